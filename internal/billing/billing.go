@@ -1,0 +1,83 @@
+// Package billing is the thin layer over Stripe: Checkout Sessions, Billing
+// Portal Sessions and the Customers they belong to. It is the only package that
+// knows stripe-go, and so the only one that knows which API version is spoken.
+package billing
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/client"
+)
+
+// Config is what a site decides about its billing.
+type Config struct {
+	SecretKey string            // sk_… or rk_…
+	APIBase   string            // another base URL than Stripe's, "" for Stripe's
+	Transport http.RoundTripper // to Stripe
+
+	PromotionCodes      bool
+	AutomaticTax        bool
+	TaxIDCollection     bool
+	TrialDays           int64  // subscriptions only; 0 for no trial
+	OneSubscription     bool   // a subscriber gets the billing portal instead of a second subscription
+	PortalConfiguration string // bpc_…, "" for the account's default
+}
+
+// Customers remembers which Stripe Customer a user is. An error of any method
+// means that it could not be found out or written, never that there is none.
+// It is an interface because this package must not know where that is kept.
+type Customers interface {
+	// CustomerID returns the recorded Customer, "" for none; found tells whether
+	// there is a record at all.
+	CustomerID(ctx context.Context, userID string) (customerID string, found bool, err error)
+	// Insert records the Customer of a user without a record; the first one
+	// stands. It returns the one that stands.
+	Insert(ctx context.Context, userID, customerID string) (stands string, err error)
+	// Replace records customerID where the record still says was. It returns the
+	// Customer that stands.
+	Replace(ctx context.Context, userID, was, customerID string) (stands string, err error)
+}
+
+// Billing creates what a buyer is sent to. It is safe for concurrent use.
+type Billing struct {
+	config    Config
+	stripe    *client.API
+	customers Customers
+}
+
+// New returns a Billing; nothing is asked of Stripe before the first call.
+func New(c Config, customers Customers) *Billing {
+	backend := &stripe.BackendConfig{
+		// No redirect is followed: Stripe's API answers none, and the key must
+		// not travel to wherever one points.
+		HTTPClient: &http.Client{
+			Transport:     c.Transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		// stripe-go's own log lines hold e-mail addresses and parts of keys.
+		LeveledLogger: &stripe.LeveledLogger{Level: stripe.LevelNull},
+	}
+	if c.APIBase != "" {
+		backend.URL = stripe.String(c.APIBase)
+	}
+	return &Billing{
+		config:    c,
+		stripe:    client.New(c.SecretKey, stripe.NewBackendsWithConfig(backend)),
+		customers: customers,
+	}
+}
+
+// Session is a page at Stripe that the buyer is redirected to.
+type Session struct {
+	URL             string
+	StripeRequestID string // req_…, for the log; "" when unknown
+}
+
+func requestID(r stripe.APIResource) string {
+	if r.LastResponse == nil {
+		return ""
+	}
+	return r.LastResponse.RequestID
+}

@@ -1,0 +1,106 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stripe/stripe-go/v76"
+)
+
+// CustomerID returns the Stripe Customer of a user.
+//
+// Errors: ErrNoCustomer, ErrCustomersUnavailable.
+func (b *Billing) CustomerID(ctx context.Context, userID string) (string, error) {
+	customerID, _, err := b.customers.CustomerID(ctx, userID)
+	switch {
+	case err != nil:
+		return "", unavailable(err)
+	case customerID == "":
+		return "", ErrNoCustomer
+	}
+	return customerID, nil
+}
+
+// ensureCustomer returns the Stripe Customer of a user, created if there is none.
+func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
+	customerID, found, err := b.customers.CustomerID(ctx, u.ID)
+	switch {
+	case err != nil:
+		return "", unavailable(err)
+	case customerID != "":
+		return customerID, nil
+	case found:
+		return b.replaceCustomer(ctx, u, "")
+	}
+	created, err := b.createCustomer(ctx, u, "")
+	if err != nil {
+		return "", err
+	}
+	stands, err := b.customers.Insert(ctx, u.ID, created)
+	if err == nil && stands == "" {
+		// A row without a Customer has come up since the look-up: a trigger on
+		// auth.users makes such rows in many projects.
+		stands, err = b.customers.Replace(ctx, u.ID, "", created)
+	}
+	return standing(stands, err)
+}
+
+// replaceCustomer gives a user a new Customer in place of was, which is "" for
+// a row that names none, or a Customer that Stripe no longer has.
+func (b *Billing) replaceCustomer(ctx context.Context, u User, was string) (string, error) {
+	created, err := b.createCustomer(ctx, u, was)
+	if err != nil {
+		return "", err
+	}
+	stands, err := b.customers.Replace(ctx, u.ID, was, created)
+	return standing(stands, err)
+}
+
+func standing(customerID string, err error) (string, error) {
+	if err == nil && customerID == "" {
+		err = errors.New("the row vanished while it was written")
+	}
+	if err != nil {
+		return "", unavailable(err)
+	}
+	return customerID, nil
+}
+
+// createCustomer creates the Customer of a user in place of was. The
+// idempotency key depends on nothing but its arguments, so that any number of
+// requests at once, on any number of replicas, and the next one after a crash
+// are given the same Customer.
+// https://docs.stripe.com/api/customers/create
+func (b *Billing) createCustomer(ctx context.Context, u User, was string) (string, error) {
+	p := &stripe.CustomerParams{
+		Params:   stripe.Params{Context: ctx, IdempotencyKey: stripe.String(idempotencyKey("customer", u.ID, u.Email, was))},
+		Metadata: map[string]string{userIDKey: u.ID},
+	}
+	if u.Email != "" {
+		p.Email = &u.Email
+	}
+	for {
+		c, err := b.stripe.Customers.New(p)
+		if err == nil {
+			return c.ID, nil
+		}
+		err = stripeError("create customer", err)
+		var s *StripeError
+		if !errors.As(err, &s) || !s.inUse {
+			return "", err
+		}
+		// Another request is creating this very Customer and takes longer than
+		// stripe-go retries; there is nothing to do but to wait for it.
+		select {
+		case <-ctx.Done():
+			return "", err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func unavailable(err error) error {
+	return fmt.Errorf("%w: %w", ErrCustomersUnavailable, err)
+}

@@ -1,0 +1,83 @@
+package billing
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+
+	"github.com/stripe/stripe-go/v76"
+)
+
+// ErrNoCustomer says that the user has never had a Stripe Customer, or that
+// Stripe no longer has it.
+var ErrNoCustomer = errors.New("no Stripe customer")
+
+// ErrCustomersUnavailable wraps every failure to read or write the record of
+// customers: whether the user has a Customer could not be found out.
+var ErrCustomersUnavailable = errors.New("customers unavailable")
+
+// StripeError is a call that Stripe refused or that never got an answer.
+type StripeError struct {
+	// Public is Stripe's own message where the caller's request was at fault and
+	// the message is fit for strangers, else "".
+	Public    string
+	RequestID string // req_…, "" when there was no answer
+	// IdempotencyMismatch: the Idempotency-Key was used before with other parameters.
+	IdempotencyMismatch bool
+
+	missing string // the parameter that names an object which Stripe does not have
+	inUse   bool   // another call with the same idempotency key is in flight
+	cause   string // for the log; no key, no e-mail
+}
+
+// Error returns the cause, for the log. It holds no key and no e-mail address.
+func (e *StripeError) Error() string { return e.cause }
+
+// sensitive matches what must be neither in an answer nor in a log: e-mail
+// addresses, API keys and webhook secrets (also with their middle starred out,
+// as Stripe quotes them), JSON Web Tokens, Bearer credentials, and the URLs of
+// billing portal sessions, which are credentials themselves.
+var sensitive = regexp.MustCompile(`(?i)[^\s@"'<>(]+@[^\s@"'<>)]+` +
+	`|\b(?:sk|rk|pk|whsec|sb_secret|sb_publishable)_[\w*.…-]+` +
+	`|\beyJ[\w-]{8,}` +
+	`|\bBearer\s+\S+` +
+	`|https?://billing\.stripe\.com/\S+`)
+
+// stripeError classifies an error of stripe-go; nil stays nil.
+// https://docs.stripe.com/api/errors
+func stripeError(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var s *stripe.Error
+	if !errors.As(err, &s) {
+		// A connection that failed, a deadline, or an answer that was not JSON,
+		// of which stripe-go quotes the beginning.
+		return &StripeError{cause: doing + ": " + sensitive.ReplaceAllString(err.Error(), "[redacted]")}
+	}
+	e := &StripeError{
+		RequestID:           s.RequestID,
+		IdempotencyMismatch: s.Type == stripe.ErrorTypeIdempotency && s.HTTPStatusCode == http.StatusBadRequest,
+		inUse:               s.Code == stripe.ErrorCodeIdempotencyKeyInUse,
+		cause: fmt.Sprintf("%s: stripe answered %d %s %s param=%q: %s", doing, s.HTTPStatusCode, s.Type, s.Code, s.Param,
+			sensitive.ReplaceAllString(s.Msg, "[redacted]")),
+	}
+	if s.Code == stripe.ErrorCodeResourceMissing {
+		e.missing = s.Param
+	}
+	if s.Type == stripe.ErrorTypeInvalidRequest && !sensitive.MatchString(s.Msg) {
+		switch s.HTTPStatusCode {
+		case http.StatusBadRequest, http.StatusPaymentRequired, http.StatusNotFound:
+			e.Public = s.Msg
+		}
+	}
+	return e
+}
+
+// customerGone tells whether Stripe refused because it has no such Customer:
+// deleted, or made with the key of another account or mode.
+func customerGone(err error) bool {
+	var e *StripeError
+	return errors.As(err, &e) && e.missing == "customer"
+}

@@ -1,0 +1,169 @@
+// Package customers remembers which Stripe Customer a Supabase user is: one row
+// a user in a table of the site's own project, reached through PostgREST with
+// the service role key, which no other package holds.
+package customers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/supabase-community/postgrest-go"
+	"github.com/supabase-community/supabase-go"
+)
+
+// Config says where the table is and what its columns are called.
+type Config struct {
+	URL            string // base URL of the Supabase project, no trailing slash
+	ServiceRoleKey string // a legacy service_role JWT or an sb_secret_… key
+	Table          string // in the schema public
+	UserColumn     string // uuid, unique: auth.users.id
+	CustomerColumn string // text, unique, may be null: cus_…
+	Transport      http.RoundTripper
+}
+
+// Store reads and writes the customers table. It is safe for concurrent use.
+//
+// Every error of its methods means that the table could not be read or
+// written; it never means that there is no Customer.
+type Store struct {
+	Config
+	headers map[string]string
+}
+
+// New returns a Store; nothing is asked of Supabase before the first call.
+func New(c Config) *Store {
+	return &Store{Config: c, headers: map[string]string{
+		// A new-style key is no JWT: the gateway lets it stand as the Bearer
+		// token only where it equals the apikey, so both kinds are sent alike.
+		// https://supabase.com/docs/guides/api/api-keys
+		"apikey":        c.ServiceRoleKey,
+		"Authorization": "Bearer " + c.ServiceRoleKey,
+	}}
+}
+
+// CustomerID returns the Stripe Customer recorded for a user. found tells
+// whether the user has a row at all; customerID is "" when there is none or
+// when the row names no Customer yet.
+func (s *Store) CustomerID(ctx context.Context, userID string) (customerID string, found bool, err error) {
+	rows, err := s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Select(s.CustomerColumn, "", false).Eq(s.UserColumn, userID)
+	})
+	return s.one(rows, err)
+}
+
+// Insert records the Customer of a user who has no row. Where another request
+// or replica was first, its row stands. Insert returns the Customer that
+// stands afterwards, "" when the row that was there names none.
+func (s *Store) Insert(ctx context.Context, userID, customerID string) (stands string, err error) {
+	row := map[string]string{s.UserColumn: userID, s.CustomerColumn: customerID}
+	// postgrest-go can only ask to merge, which would let the last one win.
+	// on_conflict also makes PostgreSQL refuse a table whose user column is not
+	// unique, where one user could end up with two Customers.
+	rows, err := s.rows(ctx, "insert into", "resolution=ignore-duplicates,return=representation",
+		func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+			return t.Insert(row, true, s.UserColumn, "representation", "")
+		})
+	return s.standing(ctx, userID, rows, err)
+}
+
+// Replace records customerID for a user whose row names was ("" for none), and
+// leaves any other row alone. It returns the Customer that stands afterwards.
+func (s *Store) Replace(ctx context.Context, userID, was, customerID string) (stands string, err error) {
+	rows, err := s.rows(ctx, "update", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		q := t.Update(map[string]string{s.CustomerColumn: customerID}, "representation", "").Eq(s.UserColumn, userID)
+		if was == "" {
+			return q.Or(s.CustomerColumn+".is.null,"+s.CustomerColumn+".eq.", "")
+		}
+		return q.Eq(s.CustomerColumn, was)
+	})
+	return s.standing(ctx, userID, rows, err)
+}
+
+// standing returns the Customer in the row just written or, when the write
+// touched none, the one that somebody else wrote.
+func (s *Store) standing(ctx context.Context, userID string, written []map[string]any, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	if len(written) == 0 {
+		customerID, _, err := s.CustomerID(ctx, userID)
+		return customerID, err
+	}
+	customerID, _, err := s.one(written, nil)
+	return customerID, err
+}
+
+func (s *Store) one(rows []map[string]any, err error) (customerID string, found bool, _ error) {
+	switch {
+	case err != nil:
+		return "", false, err
+	case len(rows) == 0:
+		return "", false, nil
+	case len(rows) > 1:
+		return "", false, fmt.Errorf("table %s has %d rows for one user: column %s must be unique", s.Table, len(rows), s.UserColumn)
+	}
+	switch v := rows[0][s.CustomerColumn].(type) {
+	case nil:
+		return "", true, nil
+	case string:
+		return v, true, nil
+	default:
+		return "", false, fmt.Errorf("column %s of table %s is not text", s.CustomerColumn, s.Table)
+	}
+}
+
+// rows runs one PostgREST request and returns the rows it answered with.
+// https://docs.postgrest.org/en/stable/references/api/tables_views.html
+func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*postgrest.QueryBuilder) *postgrest.FilterBuilder) ([]map[string]any, error) {
+	// A client of its own for each call: postgrest-go takes no context, and a
+	// shared one would keep its first error for good.
+	client := postgrest.NewClient(s.URL+supabase.REST_URL, "public", s.headers)
+	call := &call{ctx: ctx, next: s.Transport, prefer: prefer}
+	client.Transport.Parent = call
+	body, _, err := query(client.From(s.Table)).Execute()
+	if err != nil {
+		return nil, fmt.Errorf("%s table %s (status %d): %w", doing, s.Table, call.status, err)
+	}
+	var rows []map[string]any
+	if err := json.Unmarshal(body, &rows); err != nil {
+		return nil, fmt.Errorf("%s table %s (status %d): the answer is not a list of rows", doing, s.Table, call.status)
+	}
+	return rows, nil
+}
+
+// maxAnswer bounds what is read of an answer, in bytes; one row is expected.
+const maxAnswer = 1 << 20
+
+// call carries the context into a request of postgrest-go and the status out.
+type call struct {
+	ctx    context.Context
+	next   http.RoundTripper
+	prefer string // replaces the header Prefer where it is not ""
+	status int    // of the answer, 0 when there was none
+}
+
+func (c *call) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.WithContext(c.ctx)
+	if c.prefer != "" {
+		r.Header.Set("Prefer", c.prefer)
+	}
+	resp, err := c.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	c.status = resp.StatusCode
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		// postgrest-go would follow it and take the service role key along.
+		_ = resp.Body.Close()
+		return nil, errors.New("redirected: is SUPABASE_URL the project's own address?")
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
+}
