@@ -1,0 +1,250 @@
+// Package auth answers one question: which Supabase user is this request? It
+// reads the cookies that the site's pages use, verifies access tokens locally,
+// refreshes sessions and asks Supabase Auth where nothing else can tell.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+var (
+	// ErrUnavailable says that the user could not be found out, which is not
+	// the same as being signed out: try again later.
+	ErrUnavailable = errors.New("sign-in could not be checked")
+	// ErrSignedOut says that Supabase Auth no longer accepts the session:
+	// signed out, revoked, banned or deleted; or that there is none.
+	ErrSignedOut = errors.New("signed out")
+)
+
+const (
+	// Sessions with less than this left are refreshed, as auth-js does
+	// (EXPIRY_MARGIN_MS).
+	refreshMargin = 90 * time.Second
+	// A token that is still good need not wait for a refresh that hangs.
+	refreshPatience = 3 * time.Second
+)
+
+// Config says where the project is and how its users are recognised.
+type Config struct {
+	URL        string            // of the project, without a trailing slash
+	AnonKey    string            // the anon key or a publishable key
+	JWTSecret  string            // legacy HS256 secret; "" when there is none
+	CookieName string            // sb-<first label of the project's host>-auth-token unless the site chose another
+	Transport  http.RoundTripper // to Supabase; nil: http.DefaultTransport
+	Timeout    time.Duration     // bound of calls that outlive a request (refresh, key set); 0: 15 s
+	Now        func() time.Time  // nil: time.Now
+}
+
+// Authenticator finds the users of requests. It is safe for concurrent use.
+type Authenticator struct {
+	cookieName string
+	secret     []byte
+	now        func() time.Time
+	upstream   *upstream
+	keys       keySet
+	refreshes  refreshes
+}
+
+// New returns an Authenticator. It asks nobody and runs nothing in the
+// background; the key set is fetched when the first token needs it.
+func New(c Config) (*Authenticator, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("auth: URL is not an absolute http or https URL")
+	}
+	if err := (&http.Cookie{Name: c.CookieName}).Valid(); err != nil {
+		return nil, errors.New("auth: CookieName is not the name of a cookie")
+	}
+	if c.Transport == nil {
+		c.Transport = http.DefaultTransport
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = 15 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	up, err := newUpstream(c.URL, c.AnonKey, c.Transport)
+	if err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
+	return &Authenticator{
+		cookieName: c.CookieName,
+		secret:     []byte(c.JWTSecret),
+		now:        c.Now,
+		upstream:   up,
+		keys:       keySet{fetch: up.keySet, now: c.Now, timeout: c.Timeout},
+		refreshes:  refreshes{call: up.refresh, now: c.Now, timeout: c.Timeout},
+	}, nil
+}
+
+// User is a signed-in user.
+type User struct {
+	ID    string // a lower-case UUID
+	Email string // may be empty
+}
+
+// Middleware makes the request's user available to [CurrentUser]. It never
+// answers and asks nobody: the user is found at the first call of CurrentUser,
+// so that a request refused for its body costs Supabase nothing. A refreshed
+// or cleared session is put on the response's headers at that moment, so
+// CurrentUser and Confirm must have returned before the handler writes.
+func (a *Authenticator) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{a: a, in: r.Header, out: w.Header()}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
+	})
+}
+
+// CurrentUser returns the signed-in user; nil for a guest, who has no session
+// or one that is plainly invalid; an error that wraps [ErrUnavailable] when it
+// could not be found out. Only the first call in a request does any work.
+func CurrentUser(ctx context.Context) (*User, error) {
+	v, err := visitOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.resolve.Do(func() { v.user, v.err = v.find(ctx) })
+	if v.user == nil {
+		return nil, v.err
+	}
+	u := *v.user
+	return &u, nil
+}
+
+// Confirm asks Supabase Auth whether the session behind [CurrentUser] still
+// stands, unless finding the user took asking already. It returns nil, or an
+// error that wraps [ErrSignedOut] or [ErrUnavailable]. It may run beside other
+// work of the request but must have returned before the handler writes, since
+// it clears the cookies of a session that is gone.
+// https://supabase.com/docs/reference/javascript/auth-getuser
+func Confirm(ctx context.Context) error {
+	u, err := CurrentUser(ctx)
+	if err != nil {
+		return err
+	}
+	if u == nil {
+		return ErrSignedOut
+	}
+	v, _ := visitOf(ctx)
+	v.confirm.Do(func() {
+		if !v.asked {
+			_, v.standing = v.ask(ctx, v.token)
+		}
+	})
+	return v.standing
+}
+
+// visit is what is known of one request.
+type visit struct {
+	a       *Authenticator
+	in, out http.Header
+
+	resolve sync.Once // guards the fields up to asked
+	user    *User
+	err     error
+	cookies *jar   // nil with a Bearer token
+	token   *token // behind user
+	asked   bool   // Supabase Auth vouched for token
+
+	confirm  sync.Once
+	standing error
+}
+
+type visitKey struct{}
+
+func visitOf(ctx context.Context) (*visit, error) {
+	v, ok := ctx.Value(visitKey{}).(*visit)
+	if !ok {
+		return nil, fmt.Errorf("%w: the request did not pass Middleware", ErrUnavailable)
+	}
+	return v, nil
+}
+
+// find decides who the user is.
+func (v *visit) find(ctx context.Context) (*User, error) {
+	if raw, ok := bearer(v.in); ok {
+		return v.accept(ctx, parseToken(raw))
+	}
+	v.cookies = readCookies(v.in, v.a.cookieName)
+	s, ok := v.cookies.session()
+	if !ok {
+		return nil, nil
+	}
+	t := parseToken(s.access)
+	if t == nil {
+		return nil, nil
+	}
+	// auth-js goes by the session's expires_at, which GoTrue copies from exp.
+	// Of the two exp is the one that is signed, that every form of cookie has,
+	// and that decides whether a token still works. The signature is not looked
+	// at before: the key of a token that expired long ago may be gone, and
+	// nobody can refresh but with a refresh token that he holds.
+	left := t.expires.Sub(v.a.now())
+	if left >= refreshMargin || s.refresh == "" {
+		return v.accept(ctx, t)
+	}
+	wait := ctx
+	if left > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, refreshPatience)
+		defer cancel()
+	}
+	renewed, err := v.a.refreshes.do(wait, s.refresh)
+	switch {
+	case err == nil:
+		v.cookies.write(v.out, renewed.encode(s.bare))
+		return v.accept(ctx, parseToken(renewed.access))
+	case v.a.now().Before(t.expires):
+		return v.accept(ctx, t) // whatever went wrong, the token in hand is good
+	case errors.Is(err, errRefused):
+		v.cookies.clear(v.out)
+		return nil, nil
+	default:
+		return nil, err
+	}
+}
+
+// accept returns the user of an access token, nil if it is plainly invalid.
+func (v *visit) accept(ctx context.Context, t *token) (*User, error) {
+	if t == nil || !v.a.now().Before(t.expires) {
+		return nil, nil
+	}
+	v.token = t
+	err := v.a.checkSignature(ctx, t)
+	switch {
+	case err == nil:
+		return &User{ID: t.userID, Email: t.email}, nil
+	case errors.Is(err, errNoKey):
+		u, err := v.ask(ctx, t)
+		if errors.Is(err, ErrSignedOut) {
+			return nil, nil
+		}
+		v.asked = err == nil
+		return u, err
+	case errors.Is(err, ErrUnavailable):
+		return nil, err
+	default:
+		return nil, nil
+	}
+}
+
+// ask has Supabase Auth decide on a token.
+func (v *visit) ask(ctx context.Context, t *token) (*User, error) {
+	u, err := v.a.upstream.user(ctx, t.raw)
+	// As auth-js: only this code says that the session is gone. The others
+	// (bad_jwt, user_banned, …) may pass, and the cookies with them.
+	if errors.Is(err, errSessionNotFound) && v.cookies != nil {
+		v.cookies.clear(v.out)
+	}
+	if err == nil && u.ID != t.userID {
+		return nil, fmt.Errorf("%w: the token is another user's", ErrSignedOut)
+	}
+	return u, err
+}

@@ -1,0 +1,224 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+func TestKeyRotation(t *testing.T) {
+	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	old := p.SignIn(p.user.ID)
+	if got := ask(p.auth, "/", bearer(old.AccessToken)...); got.who != p.user.ID {
+		t.Fatalf("CurrentUser = %s (%v); want %s", got.who, got.err, p.user.ID)
+	}
+	p.clock.pass(time.Minute)
+	p.RotateKey()
+	fresh := p.SignIn(p.user.ID)
+	if got := ask(p.auth, "/", bearer(fresh.AccessToken)...); got.who != p.user.ID {
+		t.Errorf("CurrentUser with the new key = %s (%v); want %s", got.who, got.err, p.user.ID)
+	}
+	if got, want := p.calls(), [3]int{0, 0, 2}; got != want {
+		t.Errorf("calls for user, token, keys = %v; want %v", got, want)
+	}
+	// The old key has left the set, so Supabase Auth decides, and refuses.
+	if got := ask(p.auth, "/", bearer(old.AccessToken)...); got.who != "guest" {
+		t.Errorf("CurrentUser with the old key = %s (%v); want guest", got.who, got.err)
+	}
+	if got, want := p.calls(), [3]int{1, 0, 2}; got != want {
+		t.Errorf("calls for user, token, keys = %v; want %v", got, want)
+	}
+}
+
+func TestFloodOfUnknownKeys(t *testing.T) {
+	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	good := p.SignIn(p.user.ID)
+	stranger := newProject(t, sandbox.SupabaseOptions{}, "")
+	var wg sync.WaitGroup
+	for range 3 {
+		for range 20 {
+			stranger.RotateKey()
+			token := stranger.SignIn(stranger.user.ID).AccessToken
+			wg.Go(func() {
+				if got := ask(p.auth, "/", bearer(token)...); got.who != "guest" {
+					t.Errorf("CurrentUser = %s (%v); want guest", got.who, got.err)
+				}
+				if got := ask(p.auth, "/", bearer(good.AccessToken)...); got.who != p.user.ID {
+					t.Errorf("CurrentUser = %s (%v); want %s", got.who, got.err, p.user.ID)
+				}
+			})
+		}
+		wg.Wait()
+		p.clock.pass(10 * time.Second)
+	}
+	if got, want := p.calls(), [3]int{60, 0, 3}; got != want {
+		t.Errorf("calls for user, token, keys = %v; want %v", got, want)
+	}
+}
+
+func TestKeySetAges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProject(t, sandbox.SupabaseOptions{AccessTokenTTL: 24 * time.Hour}, "")
+		token := bearer(p.SignIn(p.user.ID).AccessToken)
+		p.fault(keysPath, 503, "")
+		for _, step := range []struct {
+			pass  time.Duration
+			down  bool
+			want  string
+			calls int
+		}{
+			{0, true, "unavailable", 1},
+			{9 * time.Second, false, "unavailable", 1}, // not yet again
+			{1 * time.Second, false, "", 2},
+			{299 * time.Second, true, "", 2},
+			{1 * time.Second, true, "", 3},  // old: a fetch beside the request, which fails
+			{9 * time.Second, true, "", 3},  // not yet again
+			{1 * time.Second, false, "", 4}, // succeeds
+			{1 * time.Second, true, "", 4},
+			{9 * time.Minute, true, "", 5},
+			{58 * time.Second, true, "", 6},
+			{1 * time.Second, true, "unavailable", 6}, // too old
+			{9 * time.Second, false, "", 7},
+			{time.Hour, false, "", 8},
+		} {
+			p.clock.pass(step.pass)
+			p.Intercept(nil)
+			if step.down {
+				p.fault(keysPath, 503, "")
+			}
+			want := step.want
+			if want == "" {
+				want = p.user.ID
+			}
+			got := ask(p.auth, "/", token...)
+			synctest.Wait() // for a fetch beside the request
+			if calls := p.calls()[2]; got.who != want || calls != step.calls {
+				t.Errorf("%v: CurrentUser = %s (%v) after %d fetches; want %s after %d",
+					step, got.who, got.err, calls, want, step.calls)
+			}
+			if got := ask(p.auth, "/"); got.who != "guest" {
+				t.Errorf("%v: CurrentUser without a session = %s; want guest", step, got.who)
+			}
+		}
+	})
+}
+
+func TestKeySetFaults(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		status int
+		body   string
+		want   string
+	}{
+		{"not found", 404, `{"keys":[]}`, "unavailable"},
+		{"server error", 500, "", "unavailable"},
+		{"redirect", 302, "", "unavailable"},
+		{"HTML", 200, "<html>", "unavailable"},
+		{"no keys", 200, `{"message":"hello"}`, "unavailable"},
+		{"a list", 200, `[]`, "unavailable"},
+		{"too long", 200, `{"keys":[]}` + strings.Repeat(" ", 1<<20), "unavailable"},
+		{"none", 200, `{"keys":[]}`, "asked"},
+		{"strange ones", 200, `{"keys":[{"kty":"XX"},{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`, "asked"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			session := p.SignIn(p.user.ID)
+			p.fault(keysPath, tc.status, tc.body)
+			want, asked := tc.want, 0
+			if want == "asked" {
+				want, asked = p.user.ID, 1
+			}
+			got := ask(p.auth, "/", bearer(session.AccessToken)...)
+			if got.who != want || p.calls()[0] != asked {
+				t.Errorf("CurrentUser = %s (%v), asked %d times; want %s, %d", got.who, got.err, p.calls()[0], want, asked)
+			}
+			checkSecrets(t, got, session)
+		})
+	}
+}
+
+// TestStrangeKeysBesideGood checks that one key of a kind that is not known
+// does not spoil the set.
+func TestStrangeKeysBesideGood(t *testing.T) {
+	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	set := strings.Replace(string(p.KeySet()), `{"keys":[`, `{"keys":[{"kty":"XX"},`, 1)
+	p.fault(keysPath, 200, set)
+	if got := ask(p.auth, "/", bearer(p.SignIn(p.user.ID).AccessToken)...); got.who != p.user.ID || p.calls()[0] != 0 {
+		t.Errorf("CurrentUser = %s (%v); want %s from the key set", got.who, got.err, p.user.ID)
+	}
+}
+
+// TestOneFetchForAll has many requests wait for the first key set. One gives
+// up, which costs the others nothing.
+func TestOneFetchForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		token := bearer(p.SignIn(p.user.ID).AccessToken)
+		release := make(chan struct{})
+		p.Intercept(func(http.ResponseWriter, *http.Request) bool { <-release; return false })
+
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := askCtx(ctx, p.auth, "/", token...); got.who != "unavailable" {
+				t.Errorf("CurrentUser of the one that gave up = %s; want unavailable", got.who)
+			}
+		})
+		synctest.Wait() // the first has begun the fetch
+		for range 20 {
+			wg.Go(func() {
+				if got := ask(p.auth, "/", token...); got.who != p.user.ID {
+					t.Errorf("CurrentUser = %s (%v); want %s", got.who, got.err, p.user.ID)
+				}
+			})
+		}
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		close(release)
+		wg.Wait()
+		if got, want := p.calls(), [3]int{0, 0, 1}; got != want {
+			t.Errorf("calls for user, token, keys = %v; want %v", got, want)
+		}
+	})
+}
+
+// TestFetchIsBounded has the key set hang.
+func TestFetchIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		token := bearer(p.SignIn(p.user.ID).AccessToken)
+		p.Intercept(hang)
+		start := time.Now()
+		if got := ask(p.auth, "/", token...); got.who != "unavailable" {
+			t.Errorf("CurrentUser = %s (%v); want unavailable", got.who, got.err)
+		}
+		if got, want := time.Since(start), 5*time.Second; got != want {
+			t.Errorf("time waited = %v; want %v", got, want)
+		}
+	})
+}
+
+// hang answers when the caller has given up.
+func hang(_ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
+}
+
+// checkSecrets checks that an error names no token, key or person.
+func checkSecrets(t *testing.T, got answer, session sandbox.Session) {
+	t.Helper()
+	text := fmt.Sprintf("%v %+v", got.err, got.err)
+	for _, secret := range []string{session.AccessToken[:20], session.RefreshToken, "zoe", sandbox.AnonKey} {
+		if strings.Contains(text, secret) {
+			t.Errorf("error = %s; want no secret in it", text)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+)
+
+// errInvalid says that the signature is not what the header says it is.
+var errInvalid = errors.New("invalid token")
+
+// token is an access token whose claims hold but whose signature and expiry
+// are not checked yet. https://supabase.com/docs/guides/auth/jwt-fields
+type token struct {
+	raw       string
+	alg, kid  string
+	signed    string // the part of raw that the signature is for
+	signature []byte
+	userID    string
+	email     string
+	expires   time.Time
+}
+
+// parser decodes segments only: its own parsing of the rest takes an exp that
+// is a string or overflows, and twice as many allocations.
+var parser = jwt.NewParser()
+
+// parseToken checks all that needs neither a key nor a clock. It returns nil
+// for a token that is plainly invalid.
+func parseToken(raw string) *token {
+	head, rest, _ := strings.Cut(raw, ".")
+	body, signature, ok := strings.Cut(rest, ".")
+	// base64 skips line breaks, which no header could carry on to Supabase.
+	if !ok || strings.Contains(signature, ".") || strings.ContainsAny(raw, "\r\n") || len(raw) > maxCookies {
+		return nil
+	}
+	var header struct {
+		Algorithm string          `json:"alg"`
+		KeyID     string          `json:"kid"`
+		Critical  json.RawMessage `json:"crit"` // extensions, all unknown here
+	}
+	var claims struct {
+		Subject  string   `json:"sub"`
+		Audience audience `json:"aud"`
+		Expires  float64  `json:"exp"`
+		Email    string   `json:"email"`
+	}
+	sum, err := parser.DecodeSegment(signature)
+	if err != nil || !decodeSegment(head, &header) || !decodeSegment(body, &claims) || header.Critical != nil {
+		return nil
+	}
+	if uuid.Validate(claims.Subject) != nil || len(claims.Subject) != 36 || !claims.Audience ||
+		claims.Expires <= 0 || claims.Expires >= 1<<40 {
+		return nil
+	}
+	return &token{
+		raw: raw, alg: header.Algorithm, kid: header.KeyID, signed: raw[:len(head)+1+len(body)], signature: sum,
+		userID: strings.ToLower(claims.Subject), email: claims.Email, expires: time.Unix(int64(claims.Expires), 0),
+	}
+}
+
+func decodeSegment(segment string, into any) bool {
+	b, err := parser.DecodeSegment(segment)
+	return err == nil && json.Unmarshal(b, into) == nil
+}
+
+// audience tells whether aud, a string or a list of them, has authenticated.
+type audience bool
+
+func (a *audience) UnmarshalJSON(b []byte) error {
+	if *a = string(b) == `"authenticated"`; *a || b[0] != '[' {
+		return nil
+	}
+	var list []string
+	err := json.Unmarshal(b, &list)
+	*a = audience(slices.Contains(list, "authenticated"))
+	return err
+}
+
+// checkSignature returns nil, errInvalid, errNoKey if no local key can tell,
+// or an error that wraps ErrUnavailable. The algorithms are listed here and
+// each has its own type of key, so that none passes for another.
+func (a *Authenticator) checkSignature(ctx context.Context, t *token) error {
+	var key any
+	switch t.alg {
+	case "HS256":
+		if len(a.secret) == 0 {
+			return errNoKey // a project with newer keys still accepts its legacy secret
+		}
+		key = a.secret
+	case "ES256", "RS256", "EdDSA":
+		var err error
+		if key, err = a.keys.find(ctx, t.kid, t.alg); err != nil {
+			return err
+		}
+	default:
+		return errInvalid
+	}
+	if jwt.GetSigningMethod(t.alg).Verify(t.signed, t.signature, key) != nil {
+		return errInvalid
+	}
+	return nil
+}
+
+// bearer returns the token of the Authorization header and whether it has the
+// scheme Bearer; other schemes are somebody else's.
+func bearer(h http.Header) (string, bool) {
+	scheme, token, _ := strings.Cut(strings.TrimSpace(h.Get("Authorization")), " ")
+	return strings.TrimSpace(token), strings.EqualFold(scheme, "Bearer")
+}
