@@ -1,5 +1,6 @@
 // Package billing is the thin layer over Stripe: Checkout Sessions, Billing
-// Portal Sessions and the Customers they belong to. It is the only package that
+// Portal Sessions, the Customers they belong to, and the Events that tell what
+// became of them. It is the only package that
 // knows stripe-go, and so the only one that knows which API version is spoken.
 package billing
 
@@ -17,6 +18,8 @@ type Config struct {
 	APIBase   string            // another base URL than Stripe's, "" for Stripe's
 	Transport http.RoundTripper // to Stripe
 
+	WebhookSecrets []string // whsec_…; several while one is replaced
+
 	PromotionCodes      bool
 	AutomaticTax        bool
 	TaxIDCollection     bool
@@ -25,12 +28,12 @@ type Config struct {
 	PortalConfiguration string // bpc_…, "" for the account's default
 }
 
-// Customers remembers which Stripe Customer a user is. An error of any method
-// means that it could not be found out or written, never that there is none.
-// It is an interface because this package must not know where that is kept.
-type Customers interface {
-	// CustomerID returns the recorded Customer, "" for none; found tells whether
-	// there is a record at all.
+// Store is the site's database. An error of any method means that it could not
+// be read or written, never that there is nothing. It is an interface because
+// this package must not know where and with which key that is kept.
+type Store interface {
+	// CustomerID returns the recorded Customer of a user, "" for none; found tells
+	// whether there is a record at all.
 	CustomerID(ctx context.Context, userID string) (customerID string, found bool, err error)
 	// Insert records the Customer of a user without a record; the first one
 	// stands. It returns the one that stands.
@@ -38,17 +41,28 @@ type Customers interface {
 	// Replace records customerID where the record still says was. It returns the
 	// Customer that stands.
 	Replace(ctx context.Context, userID, was, customerID string) (stands string, err error)
+	// UserID returns the user with this Customer, "" for none.
+	UserID(ctx context.Context, customerID string) (string, error)
+	// Forget clears a Customer from its user's record.
+	Forget(ctx context.Context, customerID string) error
+
+	// Ticket returns a number higher than all before it.
+	Ticket(ctx context.Context) (int64, error)
+	// WriteSubscription and WritePurchase write a row unless the one that is
+	// there has a higher ticket; row marshals to a JSON object of its columns.
+	WriteSubscription(ctx context.Context, ticket int64, row any) error
+	WritePurchase(ctx context.Context, ticket int64, row any) error
 }
 
-// Billing creates what a buyer is sent to. It is safe for concurrent use.
+// Billing sells, and records what was bought. It is safe for concurrent use.
 type Billing struct {
-	config    Config
-	stripe    *client.API
-	customers Customers
+	config Config
+	stripe *client.API
+	store  Store
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.
-func New(c Config, customers Customers) *Billing {
+func New(c Config, store Store) *Billing {
 	backend := &stripe.BackendConfig{
 		// No redirect is followed: Stripe's API answers none, and the key must
 		// not travel to wherever one points.
@@ -63,9 +77,9 @@ func New(c Config, customers Customers) *Billing {
 		backend.URL = stripe.String(c.APIBase)
 	}
 	return &Billing{
-		config:    c,
-		stripe:    client.New(c.SecretKey, stripe.NewBackendsWithConfig(backend)),
-		customers: customers,
+		config: c,
+		stripe: client.New(c.SecretKey, stripe.NewBackendsWithConfig(backend)),
+		store:  store,
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 //
 // Errors: ErrNoCustomer, ErrCustomersUnavailable.
 func (b *Billing) CustomerID(ctx context.Context, userID string) (string, error) {
-	customerID, _, err := b.customers.CustomerID(ctx, userID)
+	customerID, _, err := b.store.CustomerID(ctx, userID)
 	switch {
 	case err != nil:
 		return "", unavailable(err)
@@ -25,7 +25,7 @@ func (b *Billing) CustomerID(ctx context.Context, userID string) (string, error)
 
 // ensureCustomer returns the Stripe Customer of a user, created if there is none.
 func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
-	customerID, found, err := b.customers.CustomerID(ctx, u.ID)
+	customerID, found, err := b.store.CustomerID(ctx, u.ID)
 	switch {
 	case err != nil:
 		return "", unavailable(err)
@@ -38,11 +38,11 @@ func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	stands, err := b.customers.Insert(ctx, u.ID, created)
+	stands, err := b.store.Insert(ctx, u.ID, created)
 	if err == nil && stands == "" {
 		// A row without a Customer has come up since the look-up: a trigger on
 		// auth.users makes such rows in many projects.
-		stands, err = b.customers.Replace(ctx, u.ID, "", created)
+		stands, err = b.store.Replace(ctx, u.ID, "", created)
 	}
 	return standing(stands, err)
 }
@@ -54,7 +54,7 @@ func (b *Billing) replaceCustomer(ctx context.Context, u User, was string) (stri
 	if err != nil {
 		return "", err
 	}
-	stands, err := b.customers.Replace(ctx, u.ID, was, created)
+	stands, err := b.store.Replace(ctx, u.ID, was, created)
 	return standing(stands, err)
 }
 

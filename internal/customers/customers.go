@@ -1,6 +1,6 @@
-// Package customers remembers which Stripe Customer a Supabase user is: one row
-// a user in a table of the site's own project, reached through PostgREST with
-// the service role key, which no other package holds.
+// Package customers keeps what the site's own database knows: which Stripe
+// Customer a Supabase user is, and what was bought. It reaches the project
+// through PostgREST with the service role key, which no other package holds.
 package customers
 
 import (
@@ -25,10 +25,10 @@ type Config struct {
 	Transport      http.RoundTripper
 }
 
-// Store reads and writes the customers table. It is safe for concurrent use.
+// Store reads and writes the tables. It is safe for concurrent use.
 //
-// Every error of its methods means that the table could not be read or
-// written; it never means that there is no Customer.
+// Every error of its methods means that a table could not be read or written;
+// it never means that there is no row.
 type Store struct {
 	Config
 	headers map[string]string
@@ -83,6 +83,63 @@ func (s *Store) Replace(ctx context.Context, userID, was, customerID string) (st
 	return s.standing(ctx, userID, rows, err)
 }
 
+// UserID returns the user whose recorded Customer this is, "" when there is none.
+func (s *Store) UserID(ctx context.Context, customerID string) (string, error) {
+	rows, err := s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Select(s.UserColumn, "", false).Eq(s.CustomerColumn, customerID).Limit(1, "")
+	})
+	if err != nil || len(rows) == 0 {
+		return "", err
+	}
+	userID, _ := rows[0][s.UserColumn].(string)
+	return userID, nil
+}
+
+// Forget takes a Customer that Stripe has deleted out of its user's row.
+func (s *Store) Forget(ctx context.Context, customerID string) error {
+	_, err := s.rows(ctx, "update", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Update(map[string]any{s.CustomerColumn: nil}, "representation", "").Eq(s.CustomerColumn, customerID)
+	})
+	return err
+}
+
+// Record is a row of the customers table that names a Customer.
+type Record struct{ UserID, CustomerID string }
+
+// Page returns the next records in the order of their users' IDs, at most
+// limit; after is the user of the last one seen, "" to begin.
+func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, error) {
+	rows, err := s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		q := t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Not(s.CustomerColumn, "is", "null").
+			Order(s.UserColumn, &postgrest.OrderOpts{Ascending: true}).Limit(limit, "")
+		if after != "" {
+			q = q.Gt(s.UserColumn, after)
+		}
+		return q
+	})
+	records := make([]Record, 0, len(rows))
+	for _, row := range rows {
+		userID, _ := row[s.UserColumn].(string)
+		customerID, _ := row[s.CustomerColumn].(string)
+		records = append(records, Record{userID, customerID})
+	}
+	return records, err
+}
+
+// Count returns how many records there are after a user, as Page goes.
+func (s *Store) Count(ctx context.Context, after string) (int64, error) {
+	client, call := s.client(ctx, "")
+	q := client.From(s.Table).Select(s.UserColumn, "exact", true).Not(s.CustomerColumn, "is", "null")
+	if after != "" {
+		q = q.Gt(s.UserColumn, after)
+	}
+	_, n, err := q.Execute()
+	if err != nil || call.status >= 300 {
+		return 0, fmt.Errorf("count table %s (status %d): %w", s.Table, call.status, err)
+	}
+	return n, nil
+}
+
 // standing returns the Customer in the row just written or, when the write
 // touched none, the one that somebody else wrote.
 func (s *Store) standing(ctx context.Context, userID string, written []map[string]any, err error) (string, error) {
@@ -119,11 +176,7 @@ func (s *Store) one(rows []map[string]any, err error) (customerID string, found 
 // rows runs one PostgREST request and returns the rows it answered with.
 // https://docs.postgrest.org/en/stable/references/api/tables_views.html
 func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*postgrest.QueryBuilder) *postgrest.FilterBuilder) ([]map[string]any, error) {
-	// A client of its own for each call: postgrest-go takes no context, and a
-	// shared one would keep its first error for good.
-	client := postgrest.NewClient(s.URL+supabase.REST_URL, "public", s.headers)
-	call := &call{ctx: ctx, next: s.Transport, prefer: prefer}
-	client.Transport.Parent = call
+	client, call := s.client(ctx, prefer)
 	body, _, err := query(client.From(s.Table)).Execute()
 	if err != nil {
 		return nil, fmt.Errorf("%s table %s (status %d): %w", doing, s.Table, call.status, err)
@@ -133,6 +186,15 @@ func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*post
 		return nil, fmt.Errorf("%s table %s (status %d): the answer is not a list of rows", doing, s.Table, call.status)
 	}
 	return rows, nil
+}
+
+// client returns a client of its own for each call: postgrest-go takes no
+// context, and a shared one would keep its first error for good.
+func (s *Store) client(ctx context.Context, prefer string) (*postgrest.Client, *call) {
+	client := postgrest.NewClient(s.URL+supabase.REST_URL, "public", s.headers)
+	call := &call{ctx: ctx, next: s.Transport, prefer: prefer}
+	client.Transport.Parent = call
+	return client, call
 }
 
 // maxAnswer bounds what is read of an answer, in bytes; one row is expected.

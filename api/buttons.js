@@ -1,0 +1,118 @@
+// Buttons that sell and manage, for pages without a framework:
+//
+//   <script type="module" src="/api/stripe/buttons.js"></script>
+//   <button-checkout price="price_…" mode="subscription">Subscribe</button-checkout>
+//   <button-account signin-url="/login">Billing</button-account>
+//
+// success-url, cancel-url and return-url are relative to the page, and the page
+// itself when missing; endpoint is where the service is, by default where this
+// file came from. Style with ::part(button), ::part(error) and [aria-busy=true].
+
+const style = new CSSStyleSheet()
+style.replaceSync(`
+  :host { display: inline-block }
+  :host([hidden]) { display: none }
+  button { font: inherit; cursor: pointer }
+  button[aria-busy=true] { cursor: progress; opacity: .6 }
+  [part=error] { color: light-dark(#a3201d, #ff9c94) }
+  [part=error]:not(:empty) { display: block; margin-top: .5em }
+`)
+
+class StripeButton extends HTMLElement {
+  #button
+  #error
+
+  constructor() {
+    super()
+    // The label stays the page's own child, so that a framework can change it.
+    const root = this.attachShadow({ mode: 'open', delegatesFocus: true })
+    root.adoptedStyleSheets = [style]
+    root.innerHTML = '<button type="button" part="button"><slot></slot></button><span part="error" role="alert"></span>'
+    this.#button = root.querySelector('button')
+    this.#error = root.querySelector('span')
+    this.#button.addEventListener('click', () => this.#go())
+  }
+
+  connectedCallback() {
+    addEventListener('pageshow', this)
+  }
+
+  disconnectedCallback() {
+    removeEventListener('pageshow', this)
+  }
+
+  // Back from Stripe the page may come as it was left: busy.
+  handleEvent(event) {
+    if (event.persisted) this.#busy = false
+  }
+
+  // Not disabled, which would take the focus away.
+  set #busy(on) {
+    for (const element of [this, this.#button]) {
+      on ? element.setAttribute('aria-busy', 'true') : element.removeAttribute('aria-busy')
+    }
+  }
+
+  async #go() {
+    if (this.hasAttribute('aria-busy')) return
+    this.#busy = true
+    this.#error.textContent = ''
+    try {
+      const url = await this.#ask()
+      location.assign(url)
+      if (url.split('#')[0] === location.href.split('#')[0]) this.#busy = false // nothing was left
+    } catch (error) {
+      this.#busy = false
+      this.#error.textContent = error.message
+    }
+  }
+
+  // The page to go to; an error has the text to show.
+  async #ask() {
+    const endpoint = this.getAttribute('endpoint')
+    const base = endpoint === null ? new URL('.', import.meta.url) : new URL(endpoint.replace(/\/?$/, '/'), document.baseURI)
+    let response
+    try {
+      response = await fetch(new URL(this.path, base), {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        credentials: 'include',
+        body: JSON.stringify(this.body()),
+        signal: AbortSignal.timeout(30000),
+      })
+    } catch {
+      throw new Error('The server could not be reached. Please try again.')
+    }
+    if (response.status === 401 && this.hasAttribute('signin-url')) return this.url('signin-url')
+    const { url, error } = await response.json().catch(() => ({}))
+    if (!response.ok || !url) throw new Error(error || 'Something went wrong. Please try again.')
+    return url
+  }
+
+  // An attribute's URL in full. Stripe wants its template unescaped.
+  url(attribute) {
+    const { href } = new URL(this.getAttribute(attribute) || location.href, document.baseURI)
+    return href.replaceAll('%7BCHECKOUT_SESSION_ID%7D', '{CHECKOUT_SESSION_ID}')
+  }
+}
+
+customElements.define('button-checkout', class extends StripeButton {
+  path = 'create-checkout'
+
+  body() {
+    return {
+      priceId: this.getAttribute('price'),
+      mode: this.getAttribute('mode'),
+      successUrl: this.url('success-url'),
+      cancelUrl: this.url('cancel-url'),
+    }
+  }
+})
+
+customElements.define('button-account', class extends StripeButton {
+  path = 'create-portal'
+
+  body() {
+    return { returnUrl: this.url('return-url') }
+  }
+})

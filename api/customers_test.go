@@ -1,0 +1,507 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+const (
+	sessionsPath  = "/v1/checkout/sessions"
+	customersPath = "/v1/customers"
+	tablePath     = "/rest/v1/customers"
+
+	billingUnchecked = "Your billing account could not be checked. Please try again."
+)
+
+// customerOf returns what the customers table says of a user.
+func (w *site) customerOf(userID string) any {
+	for _, row := range w.supabase.Rows("customers") {
+		if row["id"] == userID {
+			return row["stripe_customer_id"]
+		}
+	}
+	return nil
+}
+
+// customersSold returns the Customer of each Checkout Session, oldest first.
+func (w *site) customersSold() []string {
+	var ids []string
+	for _, s := range w.stripe.CheckoutSessions() {
+		ids = append(ids, s.Customer)
+	}
+	return ids
+}
+
+// TestCallsMade counts what each kind of request costs, the key set being there.
+func TestCallsMade(t *testing.T) {
+	w := start(t)
+	_, session := w.signUp("ada@example.com")
+	w.portal(`{}`, session...) // brings in the key set
+	tests := []struct {
+		name    string
+		request func() answer
+		want    []string
+	}{
+		{"guest", func() answer { return w.checkout(buyOnce) }, []string{"POST " + sessionsPath}},
+		{"first checkout", func() answer { return w.checkout(buyOnce, session...) },
+			[]string{"GET " + tablePath, "POST " + customersPath, "POST " + tablePath, "POST " + sessionsPath}},
+		{"later checkout", func() answer { return w.checkout(buyPro, session...) }, []string{"GET " + tablePath, "POST " + sessionsPath}},
+		{"portal", func() answer { return w.portal(openPortal, session...) },
+			[]string{"GET " + tablePath, "GET /auth/v1/user", "POST /v1/billing_portal/sessions"}},
+	}
+	for _, test := range tests {
+		w.stripe.ForgetCalls()
+		w.supabase.ForgetCalls()
+		if got := test.request(); got.status != 200 {
+			t.Errorf("%s = %d %s; want 200", test.name, got.status, got.body)
+		}
+		var calls []string
+		for _, c := range append(w.supabase.Calls(), w.stripe.Calls()...) {
+			calls = append(calls, c.Method+" "+c.Path)
+		}
+		if !slices.Equal(sorted(calls), sorted(test.want)) {
+			t.Errorf("%s: calls = %v; want %v", test.name, calls, test.want)
+		}
+	}
+}
+
+// TestCustomerCreated: the Customer says whose it is, and stays the user's one.
+func TestCustomerCreated(t *testing.T) {
+	w := start(t)
+	u, session := w.signUp("ada@example.com")
+	for _, body := range []string{buyPro, buyOnce} {
+		if got := w.checkout(body, session...); got.status != 200 {
+			t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+		}
+	}
+	customers := w.stripe.Customers()
+	if len(customers) != 1 || customers[0].Email != u.Email || !maps.Equal(customers[0].Metadata, map[string]string{"supabase_user_id": u.ID}) {
+		t.Fatalf("Customers = %+v; want one with %s and the user's ID", customers, u.Email)
+	}
+	id := customers[0].ID
+	if got := w.customerOf(u.ID); got != id {
+		t.Errorf("customers row = %v; want %s", got, id)
+	}
+	if got := w.customersSold(); !slices.Equal(got, []string{id, id}) {
+		t.Errorf("Checkout Sessions were for %v; want %s twice", got, id)
+	}
+	if got := w.portal(openPortal, session...); got.status != 200 || w.stripe.PortalSessions()[0].Customer != id {
+		t.Errorf("create-portal = %d %s; want the portal of %s", got.status, got.body, id)
+	}
+}
+
+// TestSameEmail: two users with one address are two people to Stripe, and a
+// guest with it is neither.
+func TestSameEmail(t *testing.T) {
+	w := start(t)
+	var sessions [][]string
+	for range 2 {
+		u := w.supabase.SignUp(fmt.Sprint(len(sessions), "@example.com"), "correct horse battery staple")
+		claims := w.supabase.Claims(u.ID)
+		claims["email"] = "shared@example.com"
+		sessions = append(sessions, bearer(w.supabase.Sign(claims)))
+	}
+	w.checkout(buyOnce, sessions[0]...)
+	w.checkout(buyOnce, sessions[1]...)
+	w.checkout(buyOnce)
+	sold := w.customersSold()
+	if len(sold) != 3 || sold[0] == sold[1] || sold[0] == "" || sold[1] == "" || sold[2] != "" {
+		t.Errorf("Checkout Sessions were for %q; want two Customers and a guest", sold)
+	}
+}
+
+// TestTables: a table of the site's own serves, and a row without a Customer
+// counts as none.
+func TestTables(t *testing.T) {
+	profiles := []sandbox.Table{{
+		Name: "profiles",
+		Columns: []sandbox.Column{{Name: "id", Type: "uuid"}, {Name: "customer_id", Type: "text"},
+			{Name: "full_name", Type: "text", NotNull: true}},
+		Unique: [][]string{{"id"}, {"customer_id"}},
+	}}
+	useProfiles := func(s *settings) {
+		s.supabase.Tables = profiles
+		s.customers.Table, s.customers.CustomerColumn = "profiles", "customer_id"
+	}
+	legacy := func(s *settings) {
+		const secret = "a-legacy-secret-of-32-characters"
+		s.supabase.JWTSecret = secret
+		s.supabase.AnonKey, s.supabase.ServiceRoleKey = sandbox.LegacyKeys(secret)
+		s.auth.AnonKey, s.customers.ServiceRoleKey = s.supabase.AnonKey, s.supabase.ServiceRoleKey
+		s.auth.JWTSecret = secret
+	}
+	tests := []struct {
+		name   string
+		change func(*settings)
+		row    map[string]any // nil for no row
+		table  string
+		column string
+		status int
+	}{
+		{"customers, no row", func(*settings) {}, nil, "customers", "stripe_customer_id", 200},
+		{"customers, null", func(*settings) {}, map[string]any{"stripe_customer_id": nil}, "customers", "stripe_customer_id", 200},
+		{"customers, empty text", func(*settings) {}, map[string]any{"stripe_customer_id": ""}, "customers", "stripe_customer_id", 200},
+		{"profiles, null", useProfiles, map[string]any{"full_name": "Ada"}, "profiles", "customer_id", 200},
+		// A profile is not this service's to invent: full_name is missing.
+		{"profiles, no row", useProfiles, nil, "profiles", "", 503},
+		{"legacy keys", legacy, nil, "customers", "stripe_customer_id", 200},
+		{"wrong service role key", func(s *settings) { s.customers.ServiceRoleKey = sandbox.AnonKey }, nil, "customers", "", 503},
+		{"no such table", func(s *settings) { s.customers.Table = "nothing" }, nil, "customers", "", 503},
+		{"no such column", func(s *settings) { s.customers.CustomerColumn = "nothing" }, nil, "customers", "", 503},
+		{"user column not unique", func(s *settings) {
+			s.supabase.Tables = []sandbox.Table{{Name: "customers", Unique: [][]string{{"n"}},
+				Columns: []sandbox.Column{{Name: "n", Type: "int", Default: func() any { return rand.Int64() }}, {Name: "id", Type: "uuid"}, {Name: "stripe_customer_id", Type: "text"}}}}
+		}, nil, "customers", "", 503},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, test.change)
+			u, session := w.signUp("ada@example.com")
+			if test.row != nil {
+				test.row["id"] = u.ID
+				w.supabase.Insert(test.table, test.row)
+			}
+			got := w.checkout(buyOnce, session...)
+			if got.status != test.status {
+				t.Fatalf("create-checkout = %d %s; want %d\n%s", got.status, got.body, test.status, w.logs)
+			}
+			if test.status == 503 {
+				if got.field("error") != billingUnchecked || got.header.Get("Retry-After") == "" || len(w.stripe.CheckoutSessions()) != 0 {
+					t.Errorf("create-checkout = %s %v with %d Checkout Sessions; want %q, Retry-After and none",
+						got.body, got.header, len(w.stripe.CheckoutSessions()), billingUnchecked)
+				}
+				return
+			}
+			rows, customers := w.supabase.Rows(test.table), w.stripe.Customers()
+			if len(rows) != 1 || len(customers) != 1 || rows[0][test.column] != customers[0].ID || rows[0]["id"] != u.ID {
+				t.Errorf("rows = %v, Customers = %v; want one of each, the Customer in the row", rows, customers)
+			}
+			if sold := w.customersSold(); sold[0] != customers[0].ID {
+				t.Errorf("Checkout Session is for %s; want %s", sold[0], customers[0].ID)
+			}
+		})
+	}
+}
+
+// TestCustomerGone: a Customer that Stripe no longer has is replaced at
+// checkout, once, and at the portal it is no Customer.
+func TestCustomerGone(t *testing.T) {
+	tests := []struct {
+		name string
+		lose func(w *site, u sandbox.User, session []string)
+	}{
+		{"deleted", func(w *site, u sandbox.User, session []string) {
+			w.checkout(buyOnce, session...)
+			w.stripe.DeleteCustomer(w.stripe.Customers()[0].ID)
+		}},
+		{"of another account or mode", func(w *site, u sandbox.User, _ []string) {
+			w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_live"})
+		}},
+	}
+	for _, test := range tests {
+		for _, oneSubscription := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/one subscription %t", test.name, oneSubscription), func(t *testing.T) {
+				t.Parallel()
+				w := start(t, func(s *settings) { s.billing.OneSubscription = oneSubscription })
+				u, session := w.signUp("ada@example.com")
+				test.lose(w, u, session)
+				gone := w.customerOf(u.ID)
+
+				got := w.portal(openPortal, session...)
+				if got.status != 400 || got.field("error") != "You don't have a billing account yet. Make a purchase first." {
+					t.Errorf("create-portal = %d %s; want 400 and the contract's text", got.status, got.body)
+				}
+				for range 2 {
+					if got := w.checkout(buyPro, session...); got.status != 200 {
+						t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+					}
+				}
+				var living []string
+				for _, c := range w.stripe.Customers() {
+					if !c.Deleted {
+						living = append(living, c.ID)
+					}
+				}
+				if now := w.customerOf(u.ID); len(living) != 1 || now != living[0] || now == gone {
+					t.Errorf("row = %v, living Customers = %v; want one new Customer in the row", now, living)
+				}
+				if got := w.portal(openPortal, session...); got.status != 200 {
+					t.Errorf("create-portal afterwards = %d %s; want 200", got.status, got.body)
+				}
+			})
+		}
+	}
+}
+
+// TestCustomerGoneElsewhere: while a gone Customer is being replaced, another
+// replica has already done so; its row stands and is used.
+func TestCustomerGoneElsewhere(t *testing.T) {
+	w := start(t)
+	u, session := w.signUp("ada@example.com")
+	w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_gone"})
+	var theirs string
+	w.supabase.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "PATCH" {
+			w.supabase.Intercept(nil)
+			theirs = createCustomer(t, w)
+			patch(t, w, u.ID, theirs)
+		}
+		return false
+	})
+	if got := w.checkout(buyOnce, session...); got.status != 200 {
+		t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+	}
+	if row, sold := w.customerOf(u.ID), w.customersSold(); theirs == "" || row != theirs || sold[len(sold)-1] != theirs {
+		t.Errorf("row = %v, sold to %v; want the other replica's %s in both", row, sold, theirs)
+	}
+}
+
+// TestTwoUsersNeverShare runs checkouts of several users in random order and at
+// once, with answers lost and Customers deleted on the way.
+func TestTwoUsersNeverShare(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	w := start(t)
+	var users []sandbox.User
+	var sessions [][]string
+	for i := range 6 {
+		u, s := w.signUp(fmt.Sprintf("user%d@example.com", i))
+		users, sessions = append(users, u), append(sessions, s)
+	}
+	var mu sync.Mutex
+	w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		lost := strings.HasPrefix(r.URL.Path, "/rest/") && random.IntN(5) == 0
+		mu.Unlock()
+		if lost {
+			rw.WriteHeader(http.StatusBadGateway)
+		}
+		return lost
+	})
+	for range 10 {
+		var wg sync.WaitGroup
+		for range 12 {
+			mu.Lock()
+			i := random.IntN(len(users))
+			mu.Unlock()
+			wg.Go(func() {
+				if got := w.checkout(buyOnce, sessions[i]...); got.status != 200 && got.field("error") != billingUnchecked {
+					t.Errorf("create-checkout = %d %s; want 200 or %q", got.status, got.body, billingUnchecked)
+				}
+			})
+		}
+		wg.Wait()
+		if customers := w.stripe.Customers(); len(customers) > 0 && random.IntN(2) == 0 {
+			if c := customers[random.IntN(len(customers))]; !c.Deleted {
+				w.stripe.DeleteCustomer(c.ID)
+			}
+		}
+	}
+	owner := map[string]string{}
+	for _, c := range w.stripe.Customers() {
+		owner[c.ID] = c.Metadata["supabase_user_id"]
+	}
+	for _, row := range w.supabase.Rows("customers") {
+		if id, _ := row["stripe_customer_id"].(string); owner[id] != row["id"] {
+			t.Errorf("row of %v names %s, which was made for %s", row["id"], id, owner[id])
+		}
+	}
+	for _, s := range w.stripe.CheckoutSessions() {
+		if user := s.Params.Get("client_reference_id"); owner[s.Customer] != user || s.Params.Get("metadata[supabase_user_id]") != user {
+			t.Errorf("Checkout Session of user %s is for %s, the Customer of %s", user, s.Customer, owner[s.Customer])
+		}
+	}
+	if len(w.stripe.CheckoutSessions()) == 0 {
+		t.Error("no Checkout Session was made; want some")
+	}
+}
+
+// TestCustomersTableDown: no answer from the table is never "no Customer".
+func TestCustomersTableDown(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // else the server does not see the caller go
+		<-r.Context().Done()
+	}
+	tests := []struct {
+		name    string
+		methods string // which calls to the table fail
+		fail    http.HandlerFunc
+	}{
+		{"down when read", "GET", stripeSays(503, `{"message":"no connection to the server"}`)},
+		{"down when written", "POST", stripeSays(503, `{"message":"no connection to the server"}`)},
+		{"HTML", "GET", stripeSays(502, `<html>Bad gateway</html>`)},
+		{"HTML for success", "GET", stripeSays(200, `<html>Welcome</html>`)},
+		{"an object for rows", "GET", stripeSays(200, `{}`)},
+		{"not JSON", "POST", stripeSays(201, `[{`)},
+		{"a redirect", "GET", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", 302) }},
+		{"hangs when read", "GET", hang},
+		{"hangs when written", "POST", hang},
+		{"foreign key: the user is gone", "POST", stripeSays(409, `{"code":"23503","message":"violates foreign key constraint"}`)},
+		{"the Customer is another user's", "POST", stripeSays(409, `{"code":"23505","message":"duplicate key value violates unique constraint"}`)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, func(s *settings) { s.api.UpstreamTimeout = 300 * time.Millisecond })
+			_, session := w.signUp("ada@example.com")
+			w.portal(`{}`, session...)
+			w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasPrefix(r.URL.Path, "/rest/") || !strings.Contains(test.methods, r.Method) {
+					return false
+				}
+				test.fail(rw, r)
+				return true
+			})
+			got := w.checkout(buyOnce, session...)
+			if got.status != 503 || got.field("error") != billingUnchecked || got.header.Get("Retry-After") == "" {
+				t.Errorf("create-checkout = %d %s %v; want 503 %q with Retry-After", got.status, got.body, got.header, billingUnchecked)
+			}
+			if test.methods == "GET" {
+				if got := w.portal(openPortal, session...); got.status != 503 || got.field("error") != billingUnchecked {
+					t.Errorf("create-portal = %d %s; want 503 %q", got.status, got.body, billingUnchecked)
+				}
+			}
+			if n := len(w.stripe.CheckoutSessions()); n != 0 {
+				t.Errorf("Checkout Sessions = %d; want 0", n)
+			}
+			if calls := w.supabase.CallsTo("", "/elsewhere"); len(calls) != 0 {
+				t.Errorf("the redirect was followed with %v; want the service role key kept back", calls[0].Header)
+			}
+		})
+	}
+}
+
+// TestOneSubscription: who has a live subscription gets the portal.
+func TestOneSubscription(t *testing.T) {
+	for status, portal := range map[string]bool{
+		"active": true, "trialing": true, "past_due": true,
+		"canceled": false, "unpaid": false, "incomplete": false, "incomplete_expired": false, "paused": false, "": false,
+	} {
+		t.Run("status "+status, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, func(s *settings) { s.billing.OneSubscription = true })
+			_, session := w.signUp("ada@example.com")
+			w.checkout(buyOnce, session...)
+			if status != "" {
+				w.stripe.AddSubscription(w.stripe.Customers()[0].ID, "price_basic_monthly", status)
+			}
+			got := w.checkout(buyPro, session...)
+			opened := w.stripe.PortalSessions()
+			if got.status != 200 || (len(opened) == 1) != portal {
+				t.Fatalf("create-checkout = %d %s with %d portal sessions; want the portal: %t", got.status, got.body, len(opened), portal)
+			}
+			if portal {
+				form := w.stripe.CallsTo("POST", "/v1/billing_portal/sessions")[0].Form
+				if got.field("url") != opened[0].URL || form.Get("return_url") != "https://8space.app/cancel" {
+					t.Errorf("create-checkout = %s returning to %s; want %s returning to cancelUrl", got.body, form.Get("return_url"), opened[0].URL)
+				}
+			}
+			before := len(w.stripe.CheckoutSessions())
+			if got := w.checkout(buyOnce, session...); got.status != 200 || len(w.stripe.CheckoutSessions()) != before+1 {
+				t.Errorf("create-checkout for a payment = %d %s; want a Checkout Session", got.status, got.body)
+			}
+			if got := w.checkout(buyPro); got.status != 200 || len(w.stripe.CheckoutSessions()) != before+2 {
+				t.Errorf("create-checkout as a guest = %d %s; want a Checkout Session", got.status, got.body)
+			}
+		})
+	}
+}
+
+// TestIdempotencyKey: the same key from the same caller is the same Checkout
+// Session; callers are users, and guests by address.
+func TestIdempotencyKey(t *testing.T) {
+	w := start(t)
+	_, ada := w.signUp("ada@example.com")
+	_, eve := w.signUp("eve@example.com")
+	key := []string{"Idempotency-Key", "k1"}
+	from := func(address string) []string { return append([]string{"X-Forwarded-For", address}, key...) }
+	url := func(headers ...string) string {
+		t.Helper()
+		got := w.checkout(buyOnce, headers...)
+		if got.status != 200 {
+			t.Fatalf("create-checkout with %q = %d %s; want 200", headers, got.status, got.body)
+		}
+		return got.field("url")
+	}
+	adas := url(append(ada, key...)...)
+	same := map[string][2]string{
+		"a user's":            {adas, url(append(ada, key...)...)},
+		"a guest's":           {url(from("203.0.113.1")...), url(from("203.0.113.1")...)},
+		"a guest's by socket": {url(key...), url(key...)},
+		"behind an invention": {url(from("203.0.113.1")...), url(from("198.51.100.9, 203.0.113.1")...)},
+	}
+	for name, urls := range same {
+		if urls[0] != urls[1] {
+			t.Errorf("%s key twice = %s, %s; want the same Checkout Session", name, urls[0], urls[1])
+		}
+	}
+	different := map[string][2]string{
+		"two users":       {adas, url(append(eve, key...)...)},
+		"user and guest":  {adas, url(key...)},
+		"two guests":      {url(from("203.0.113.1")...), url(from("203.0.113.2")...)},
+		"two keys":        {adas, url(append(ada, "Idempotency-Key", "k2")...)},
+		"no key at all":   {url(ada...), url(ada...)},
+		"guests, no key":  {url("X-Forwarded-For", "203.0.113.1"), url("X-Forwarded-For", "203.0.113.1")},
+		"an empty header": {url(append(ada, "Idempotency-Key", "")...), url(append(ada, "Idempotency-Key", "")...)},
+	}
+	for name, urls := range different {
+		if urls[0] == urls[1] {
+			t.Errorf("%s = %s twice; want two Checkout Sessions", name, urls[0])
+		}
+	}
+	got := w.checkout(buyPro, append(ada, key...)...)
+	if want := "This Idempotency-Key was used before with another request. Use a new one."; got.status != 500 || got.field("error") != want {
+		t.Errorf("create-checkout of something else with the same key = %d %s; want 500 %q", got.status, got.body, want)
+	}
+	if url(append(ada, "Idempotency-Key", strings.Repeat("long", 500))...) == adas {
+		t.Error("a long key = the Checkout Session of another key; want its own")
+	}
+	// Stripe keeps the refusal of a gone Customer under the key it was sent with.
+	u, bob := w.signUp("bob@example.com")
+	w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_gone"})
+	if first := url(append(bob, key...)...); first != url(append(bob, key...)...) {
+		t.Error("a key used while the Customer was replaced = two Checkout Sessions; want one")
+	}
+}
+
+// createCustomer has another program create a Customer.
+func createCustomer(t *testing.T, w *site) string {
+	t.Helper()
+	r := httptest.NewRequest("POST", customersPath, strings.NewReader(""))
+	r.Header.Set("Authorization", "Bearer "+secretKey)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	rec := httptest.NewRecorder()
+	w.stripe.ServeHTTP(rec, r)
+	var c struct{ ID string }
+	if err := json.Unmarshal(rec.Body.Bytes(), &c); err != nil || c.ID == "" {
+		t.Errorf("creating a Customer = %d %s; want an id", rec.Code, rec.Body)
+	}
+	return c.ID
+}
+
+// patch has another program write a user's row.
+func patch(t *testing.T, w *site, userID, customerID string) {
+	t.Helper()
+	r := httptest.NewRequest("PATCH", tablePath+"?id=eq."+userID, strings.NewReader(`{"stripe_customer_id":"`+customerID+`"}`))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("apikey", sandbox.ServiceRoleKey)
+	rec := httptest.NewRecorder()
+	w.supabase.ServeHTTP(rec, r)
+	if rec.Code >= 300 {
+		t.Errorf("PATCH %s = %d %s; want success", tablePath, rec.Code, rec.Body)
+	}
+}

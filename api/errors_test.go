@@ -1,0 +1,112 @@
+package api_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func quote(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// stripeAnswers has Stripe answer every call to path in this way.
+func stripeAnswers(path string, status int, body string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != path {
+			return false
+		}
+		stripeSays(status, body)(w, r)
+		return true
+	}
+}
+
+// TestStripeErrors: which of Stripe's messages are for the person who clicked,
+// and that no other text of Stripe's gets out.
+func TestStripeErrors(t *testing.T) {
+	const stable = "The payment provider could not complete the request. Please try again."
+	says := func(kind, code, message string) string {
+		return `{"error":{"type":` + quote(kind) + `,"code":` + quote(code) + `,"message":` + quote(message) + `}}`
+	}
+	tests := []struct {
+		name   string
+		status int
+		body   string
+		want   string
+	}{
+		{"at fault, 400", 400, says("invalid_request_error", "resource_missing", "No such price: 'price_x'"), "No such price: 'price_x'"},
+		{"at fault, 402", 402, says("invalid_request_error", "", "Cannot charge now"), "Cannot charge now"},
+		{"at fault, 404", 404, says("invalid_request_error", "resource_missing", "No such coupon"), "No such coupon"},
+		{"e-mail in the message", 400, says("invalid_request_error", "", "Invalid email address: ada@example.com"), stable},
+		{"secret key in the message", 400, says("invalid_request_error", "", "Invalid key sk_test_abc"), stable},
+		{"starred key in the message", 400, says("invalid_request_error", "", "Invalid key rk_live_***********1234"), stable},
+		{"webhook secret in the message", 400, says("invalid_request_error", "", "Bad whsec_abcdef"), stable},
+		{"token in the message", 400, says("invalid_request_error", "", "Bad eyJhbGciOiJIUzI1NiJ9.x.y"), stable},
+		{"wrong key", 401, says("invalid_request_error", "", "Invalid API Key provided: sk_test_****6789"), stable},
+		{"not permitted", 403, says("invalid_request_error", "", "The provided key does not have the required permissions"), stable},
+		{"too many", 429, says("invalid_request_error", "rate_limit", "Too many requests"), stable},
+		{"card error", 402, says("card_error", "card_declined", "Your card was declined."), stable},
+		{"api error", 500, says("api_error", "", "Oops"), stable},
+		{"idempotency", 400, says("idempotency_error", "", "Keys for idempotent requests can only be used with the same parameters"),
+			"This Idempotency-Key was used before with another request. Use a new one."},
+		{"HTML", 400, "<html>Bad Request at 10.0.0.1</html>", stable},
+		{"nothing", 400, "", stable},
+		{"another shape", 400, `{"message":"x"}`, stable},
+		{"success that is none", 200, `{}`, stable},
+		{"success that is not JSON", 200, `<html>`, stable},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t)
+			w.stripe.Intercept(stripeAnswers("/v1/checkout/sessions", test.status, test.body))
+			got := w.checkout(buyOnce, "X-Request-Id", "the-request")
+			if got.status != 500 || got.field("error") != test.want {
+				t.Errorf("Stripe answers %d %s: create-checkout = %d %s; want 500 %q", test.status, test.body, got.status, got.body, test.want)
+			}
+			lines := w.logs.lines(t)
+			if len(lines) != 1 || lines[0]["level"] != "ERROR" || lines[0]["err"] == nil || lines[0]["request_id"] != "the-request" {
+				t.Errorf("log = %v; want one line at level ERROR with the cause", lines)
+			}
+			if strings.Contains(w.logs.String(), "ada@example.com") || strings.Contains(w.logs.String(), "abcdef") || strings.Contains(w.logs.String(), "6789") {
+				t.Errorf("log = %s; want neither e-mail nor parts of a key", w.logs)
+			}
+		})
+	}
+}
+
+// TestLog: one line a request, with what is known.
+func TestLog(t *testing.T) {
+	w := start(t)
+	u, session := w.signUp("ada@example.com")
+	w.checkout(buyPro, session...)
+	w.portal(`{}`, session...)
+	w.do("GET", "/nowhere", "")
+	want := []map[string]any{
+		{"level": "INFO", "method": "POST", "path": "/api/stripe/create-checkout", "status": 200., "user_id": u.ID},
+		{"level": "INFO", "method": "POST", "path": "/api/stripe/create-portal", "status": 400., "user_id": u.ID},
+		{"level": "INFO", "method": "GET", "path": "/nowhere", "status": 404., "user_id": nil},
+	}
+	lines := w.logs.lines(t)
+	if len(lines) != len(want) {
+		t.Fatalf("log = %d lines; want %d: %s", len(lines), len(want), w.logs)
+	}
+	for i, line := range lines {
+		for name, value := range want[i] {
+			if line[name] != value {
+				t.Errorf("line %d: %s = %v; want %v", i, name, line[name], value)
+			}
+		}
+		if d, ok := line["duration_ms"].(float64); !ok || d < 0 || line["request_id"] == "" {
+			t.Errorf("line %d = %v; want duration_ms and request_id", i, line)
+		}
+	}
+	if id, _ := lines[0]["stripe_request_id"].(string); !strings.HasPrefix(id, "req_") {
+		t.Errorf("stripe_request_id = %q; want the one Stripe answered with", id)
+	}
+}

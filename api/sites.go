@@ -1,0 +1,155 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Sites are the origins that the service serves. One list decides three things:
+// who may call from a browser (CORS), whose requests pass the cross-origin
+// protection, and where a buyer may be sent back to. The zero Sites allows
+// every return URL and no cross-origin caller.
+type Sites struct {
+	exact     map[string]bool // scheme://host[:port]
+	wildcards []wildcard
+}
+
+// wildcard is https://*.example.com: any host below example.com, not itself.
+type wildcard struct{ scheme, dotDomain, port string }
+
+// ParseSites reads a comma-separated list of exact origins and origins of the
+// form https://*.example.com. All mistakes are reported at once.
+func ParseSites(list string) (Sites, error) {
+	s := Sites{exact: map[string]bool{}}
+	var mistakes []error
+	for entry := range strings.SplitSeq(list, ",") {
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue
+		}
+		if err := s.add(entry); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%q %w", entry, err))
+		}
+	}
+	return s, errors.Join(mistakes...)
+}
+
+func (s *Sites) add(entry string) error {
+	if entry == "*" {
+		return errors.New("would let every site on the internet in: name the sites, or https://*.example.com for all below one domain")
+	}
+	scheme, rest, ok := strings.Cut(entry, "://")
+	if !ok {
+		return errors.New("has no scheme: write https://" + entry)
+	}
+	rest, isWildcard := strings.CutPrefix(rest, "*.")
+	if strings.Contains(rest, "*") {
+		return errors.New("has a * elsewhere than before the first dot: only https://*.example.com is understood")
+	}
+	o, u, err := originOf(scheme + "://" + rest)
+	switch {
+	case err != nil || u.User != nil || u.Path != "" || strings.ContainsAny(rest, "?#"):
+		return errors.New("is not an origin: write scheme://host or scheme://host:port and nothing behind it, not even a /")
+	case strings.ContainsFunc(o.host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return errors.New("must be written as browsers send it, with xn-- for letters beyond ASCII")
+	case !isWildcard:
+		s.exact[o.String()] = true
+	case !strings.Contains(o.host, "."):
+		return errors.New("takes in a whole top-level domain: name the domain, https://*.example.com say")
+	default:
+		if _, err := netip.ParseAddr(strings.Trim(o.host, "[]")); err == nil {
+			return errors.New("is a wildcard over an IP address, which has no subdomains")
+		}
+		s.wildcards = append(s.wildcards, wildcard{o.scheme, "." + o.host, o.port})
+	}
+	return nil
+}
+
+// Any reports whether no list was given, so that any return URL is accepted.
+func (s Sites) Any() bool { return len(s.exact) == 0 && len(s.wildcards) == 0 }
+
+// AllowsOrigin reports whether the value of an Origin header is one of the sites.
+func (s Sites) AllowsOrigin(header string) bool {
+	o, u, err := originOf(header)
+	return err == nil && u.Path == "" && u.RawQuery == "" && s.allows(o)
+}
+
+func (s Sites) allows(o origin) bool {
+	if s.exact[o.String()] {
+		return true
+	}
+	for _, w := range s.wildcards {
+		sub, ok := strings.CutSuffix(o.host, w.dotDomain)
+		if ok && o.scheme == w.scheme && o.port == w.port && !strings.Contains("."+sub+".", "..") {
+			return true
+		}
+	}
+	return false
+}
+
+const maxURL = 5000 // characters, Stripe's own limit
+
+// checkURL checks a URL that a buyer is sent to; name is the request's field.
+func (s Sites) checkURL(name, raw string) error {
+	o, u, err := originOf(raw)
+	if err != nil || utf8.RuneCountInString(raw) > maxURL {
+		return badRequest(name + " must be a valid URL")
+	}
+	// Of user:password@host people read only the first part, so no site that
+	// means well sends anyone there.
+	if !s.Any() && (u.User != nil || !s.allows(o)) {
+		return badRequest(name + " is not on an allowed site")
+	}
+	return nil
+}
+
+// origin is scheme, host and port in the one spelling in which two are compared.
+// https://www.rfc-editor.org/rfc/rfc6454#section-4
+type origin struct{ scheme, host, port string } // port "" where it is the scheme's own
+
+func (o origin) String() string {
+	if o.port == "" {
+		return o.scheme + "://" + o.host
+	}
+	return o.scheme + "://" + o.host + ":" + o.port
+}
+
+// originOf parses an absolute http or https URL with a host.
+func originOf(raw string) (origin, *url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return origin{}, nil, err
+	}
+	o := origin{scheme: u.Scheme, host: u.Hostname(), port: u.Port()}
+	if o.scheme != "http" && o.scheme != "https" || o.host == "" {
+		return origin{}, nil, errors.New("not an absolute http or https URL")
+	}
+	switch {
+	case strings.HasPrefix(u.Host, "["):
+		o.host = "[" + strings.ToLower(o.host) + "]"
+	case strings.ContainsAny(o.host, " \"#%<>^`{|}"): // https://url.spec.whatwg.org/#forbidden-host-code-point
+		return origin{}, nil, errors.New("not a host name")
+	case !strings.ContainsFunc(o.host, func(r rune) bool { return r > unicode.MaxASCII }):
+		// Other letters stay as they are: lower case turns the Kelvin sign into a
+		// k, and full-width letters and dots are for browsers to map, so such a
+		// host is never taken for one that is written in ASCII.
+		o.host = strings.ToLower(o.host)
+	}
+	if o.port != "" {
+		n, err := strconv.ParseUint(o.port, 10, 16)
+		if err != nil {
+			return origin{}, nil, errors.New("not a port")
+		}
+		o.port = strconv.FormatUint(n, 10)
+	}
+	if o.scheme == "http" && o.port == "80" || o.scheme == "https" && o.port == "443" {
+		o.port = ""
+	}
+	return o, u, nil
+}

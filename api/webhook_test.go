@@ -1,0 +1,111 @@
+package api_test
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76/webhook"
+)
+
+const notOurs = `{"id":"evt_1","object":"event","type":"price.created","api_version":"2020-08-27","data":{"object":{"id":"price_1"}}}`
+
+// TestWebhookSignature: only what Stripe signed, now, with a secret of ours.
+func TestWebhookSignature(t *testing.T) {
+	const second = "whsec_the_next_one"
+	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec, second} })
+	now := time.Now()
+	sign := func(payload, secret string, at time.Time) string {
+		return hex.EncodeToString(webhook.ComputeSignature(at, []byte(payload), secret))
+	}
+	header := func(at time.Time, signatures ...string) string {
+		h := fmt.Sprintf("t=%d", at.Unix())
+		for _, s := range signatures {
+			h += ",v1=" + s
+		}
+		return h
+	}
+	good := sign(notOurs, whsec, now)
+	tests := []struct {
+		name, signature string
+		status          int
+	}{
+		{"first secret", header(now, good), 200},
+		{"second secret", header(now, sign(notOurs, second, now)), 200},
+		{"both, while rolled", header(now, sign(notOurs, "whsec_other", now), good), 200},
+		{"4 minutes old", header(now.Add(-4*time.Minute), sign(notOurs, whsec, now.Add(-4*time.Minute))), 200},
+		{"4 minutes ahead", header(now.Add(4*time.Minute), sign(notOurs, whsec, now.Add(4*time.Minute))), 200},
+		{"none", "", 400},
+		{"garbage", "garbage", 400},
+		{"only a time", header(now), 400},
+		{"empty", header(now, ""), 400},
+		{"not hex", header(now, "zz"), 400},
+		{"other secret", header(now, sign(notOurs, "whsec_other", now)), 400},
+		{"empty secret", header(now, sign(notOurs, "", now)), 400},
+		{"of another body", header(now, sign(notOurs+" ", whsec, now)), 400},
+		{"of another time", header(now.Add(time.Second), good), 400},
+		{"scheme v0", strings.ReplaceAll(header(now, good), "v1", "v0"), 400},
+		{"no time", "v1=" + good, 400},
+		{"6 minutes old", header(now.Add(-6*time.Minute), sign(notOurs, whsec, now.Add(-6*time.Minute))), 400},
+		{"6 minutes ahead", header(now.Add(6*time.Minute), sign(notOurs, whsec, now.Add(6*time.Minute))), 400},
+		{"old, with a second time in front", fmt.Sprintf("t=%d,", now.Unix()) + header(now.Add(-6*time.Minute), sign(notOurs, whsec, now.Add(-6*time.Minute))), 400},
+		{"old, with a second time behind", header(now.Add(-6*time.Minute), sign(notOurs, whsec, now.Add(-6*time.Minute))) + fmt.Sprintf(",t=%d", now.Unix()), 400},
+		{"year 292277026596", "t=9223372036854775807,v1=" + good, 400},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got := w.do("POST", "/api/stripe/webhook", notOurs, "Stripe-Signature", test.signature)
+			want := map[int]string{200: "", 400: "The webhook signature is not valid"}[test.status]
+			if got.status != test.status || got.field("error") != want {
+				t.Errorf("webhook = %d %s; want %d %q", got.status, got.body, test.status, want)
+			}
+		})
+	}
+	if stripe, supabase := w.stripe.Calls(), w.supabase.Calls(); len(stripe)+len(supabase) != 0 {
+		t.Errorf("calls = %v, %v; want none for an Event that is not ours", stripe, supabase)
+	}
+}
+
+// TestWebhookOff: without a secret there is no route, rather than an open one.
+func TestWebhookOff(t *testing.T) {
+	w := start(t)
+	for _, secret := range []string{"", whsec} {
+		if got := w.deliver(notOurs, secret, time.Now()); got.status != 404 {
+			t.Errorf("webhook without STRIPE_WEBHOOK_SECRET = %d %s; want 404", got.status, got.body)
+		}
+	}
+}
+
+// TestWebhookBodies: what was signed and is no use is not taken for done.
+func TestWebhookBodies(t *testing.T) {
+	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
+	tests := []struct {
+		name, payload string
+		status        int
+	}{
+		{"not JSON", `<html>`, 400},
+		{"empty", ``, 400},
+		{"array", `[]`, 400},
+		{"no type", `{}`, 200},
+		{"another account's", `{"id":"evt_1","type":"customer.subscription.updated","account":"acct_1","data":{"object":{"id":"sub_1"}}}`, 200},
+		{"no object", `{"id":"evt_1","type":"customer.subscription.updated"}`, 500},
+		{"an object without id", `{"id":"evt_1","type":"invoice.paid","data":{"object":{}}}`, 500},
+		{"an object of another shape", `{"id":"evt_1","type":"checkout.session.completed","data":{"object":[1]}}`, 500},
+		{"unknown to Stripe", `{"id":"evt_1","type":"checkout.session.completed","data":{"object":{"id":"cs_gone"}}}`, 500},
+		{"a charge without payment intent", `{"id":"evt_1","type":"charge.refunded","data":{"object":{"id":"ch_1","payment_intent":null}}}`, 200},
+		{"too large", strings.Repeat(" ", 1<<20) + notOurs, 413},
+		{"as large as can be", notOurs + strings.Repeat(" ", 1<<20-len(notOurs)), 200},
+	}
+	for _, test := range tests {
+		if got := w.deliver(test.payload, whsec, time.Now()); got.status != test.status {
+			t.Errorf("%s: webhook = %d %s; want %d", test.name, got.status, got.body, test.status)
+		}
+	}
+	for _, line := range w.logs.lines(t) {
+		if line["path"] == "/api/stripe/webhook" && line["status"] == 500. && (line["event_id"] != "evt_1" || line["event_type"] == nil || line["err"] == nil) {
+			t.Errorf("log line = %v; want event_id, event_type and err", line)
+		}
+	}
+}

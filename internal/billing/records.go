@@ -1,0 +1,256 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stripe/stripe-go/v76"
+)
+
+// subscriptionRow is a row of the table subscriptions, Stripe's present state.
+// https://docs.stripe.com/api/subscriptions/object
+type subscriptionRow struct {
+	ID                 string            `json:"id"`
+	UserID             *string           `json:"user_id"`
+	StripeCustomerID   string            `json:"stripe_customer_id"`
+	Status             string            `json:"status"`
+	PriceID            *string           `json:"price_id"`   // of the first item,
+	ProductID          *string           `json:"product_id"` // as are these two:
+	Quantity           *int64            `json:"quantity"`   // our own checkout sells one
+	CancelAtPeriodEnd  bool              `json:"cancel_at_period_end"`
+	CancelAt           *time.Time        `json:"cancel_at"`
+	CanceledAt         *time.Time        `json:"canceled_at"`
+	CurrentPeriodStart *time.Time        `json:"current_period_start"`
+	CurrentPeriodEnd   *time.Time        `json:"current_period_end"`
+	TrialStart         *time.Time        `json:"trial_start"`
+	TrialEnd           *time.Time        `json:"trial_end"`
+	EndedAt            *time.Time        `json:"ended_at"`
+	Created            *time.Time        `json:"created"`
+	Metadata           map[string]string `json:"metadata"`
+}
+
+// purchaseRow is a row of the table purchases: a Checkout Session in payment
+// mode with the state of its payment.
+// https://docs.stripe.com/api/checkout/sessions/object
+type purchaseRow struct {
+	ID               string            `json:"id"`
+	UserID           *string           `json:"user_id"`
+	StripeCustomerID *string           `json:"stripe_customer_id"`
+	PaymentIntentID  *string           `json:"payment_intent_id"`
+	Status           string            `json:"status"`
+	PaymentStatus    string            `json:"payment_status"`
+	PriceID          *string           `json:"price_id"` // of the first line item
+	LineItems        []lineItem        `json:"line_items"`
+	AmountTotal      int64             `json:"amount_total"`    // smallest unit of the currency
+	AmountRefunded   int64             `json:"amount_refunded"` // likewise
+	Disputed         bool              `json:"disputed"`
+	Currency         string            `json:"currency"`
+	Created          *time.Time        `json:"created"`
+	Metadata         map[string]string `json:"metadata"`
+}
+
+type lineItem struct {
+	PriceID     string `json:"price_id"`
+	Quantity    int64  `json:"quantity"`
+	AmountTotal int64  `json:"amount_total"` // smallest unit of the currency
+}
+
+// syncSubscription fetches a subscription and writes its present state. The
+// ticket is drawn first, so that of several that fetch at once the last one to
+// draw stands, and that one has seen every change whose Event came before.
+func (b *Billing) syncSubscription(ctx context.Context, id string) error {
+	ticket, err := b.ticket(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := b.stripe.Subscriptions.Get(id, &stripe.SubscriptionParams{Params: stripe.Params{Context: ctx}})
+	if err != nil {
+		return stripeError("fetch subscription", err)
+	}
+	return b.writeSubscription(ctx, ticket, s)
+}
+
+func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription) error {
+	userID, err := b.userOf(ctx, s.Metadata, s.Customer)
+	if err != nil {
+		return err
+	}
+	row := subscriptionRow{
+		ID:                 s.ID,
+		UserID:             userID,
+		StripeCustomerID:   s.Customer.ID,
+		Status:             string(s.Status),
+		CancelAtPeriodEnd:  s.CancelAtPeriodEnd,
+		CancelAt:           timestamp(s.CancelAt),
+		CanceledAt:         timestamp(s.CanceledAt),
+		CurrentPeriodStart: timestamp(s.CurrentPeriodStart),
+		CurrentPeriodEnd:   timestamp(s.CurrentPeriodEnd),
+		TrialStart:         timestamp(s.TrialStart),
+		TrialEnd:           timestamp(s.TrialEnd),
+		EndedAt:            timestamp(s.EndedAt),
+		Created:            timestamp(s.Created),
+		Metadata:           s.Metadata,
+	}
+	if s.Items != nil && len(s.Items.Data) > 0 {
+		item := s.Items.Data[0]
+		row.Quantity = &item.Quantity
+		if item.Price != nil {
+			row.PriceID = &item.Price.ID
+			if item.Price.Product != nil {
+				row.ProductID = &item.Price.Product.ID
+			}
+		}
+	}
+	if err := b.store.WriteSubscription(ctx, ticket, row); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// SyncCustomer writes the present state of all subscriptions of a Customer and
+// of everything paid with a Checkout Session. It does nothing for a Customer
+// that Stripe does not have.
+//
+// Errors: ErrCustomersUnavailable, *StripeError.
+func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
+	ticket, err := b.ticket(ctx)
+	if err != nil {
+		return err
+	}
+	subscriptions := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
+	subscriptions.Context = ctx
+	subscriptions.Limit = stripe.Int64(100)
+	found := b.stripe.Subscriptions.List(subscriptions)
+	for found.Next() {
+		if err := b.writeSubscription(ctx, ticket, found.Subscription()); err != nil {
+			return err
+		}
+	}
+	if err := stripeError("list subscriptions", found.Err()); err != nil {
+		if customerGone(err) {
+			return nil
+		}
+		return err
+	}
+	sessions := &stripe.CheckoutSessionListParams{Customer: &customerID}
+	sessions.Context = ctx
+	sessions.Limit = stripe.Int64(100)
+	sessions.Expand = []*string{stripe.String("data.line_items"), stripe.String("data.payment_intent.latest_charge")}
+	list := b.stripe.CheckoutSessions.List(sessions)
+	for list.Next() {
+		s := list.CheckoutSession()
+		if s.Mode != stripe.CheckoutSessionModePayment || s.Status != stripe.CheckoutSessionStatusComplete {
+			continue
+		}
+		if err := b.writePurchase(ctx, ticket, s); err != nil {
+			return err
+		}
+	}
+	return stripeError("list checkout sessions", list.Err())
+}
+
+// syncCheckoutSession fetches a Checkout Session and writes what was bought
+// with it: a purchase, or a subscription.
+func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
+	ticket, err := b.ticket(ctx)
+	if err != nil {
+		return err
+	}
+	p := &stripe.CheckoutSessionParams{Params: stripe.Params{Context: ctx}}
+	p.Expand = []*string{stripe.String("line_items"), stripe.String("payment_intent.latest_charge")}
+	s, err := b.stripe.CheckoutSessions.Get(id, p)
+	switch {
+	case err != nil:
+		return stripeError("fetch checkout session", err)
+	case s.Mode == stripe.CheckoutSessionModePayment:
+		return b.writePurchase(ctx, ticket, s)
+	case s.Subscription != nil:
+		return b.syncSubscription(ctx, s.Subscription.ID)
+	}
+	return nil // a subscription that never began, or mode setup: nothing was bought
+}
+
+// writePurchase writes a Checkout Session in payment mode, fetched with its
+// line items and the latest charge of its payment intent.
+func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.CheckoutSession) error {
+	userID, err := b.userOf(ctx, s.Metadata, s.Customer)
+	if err != nil {
+		return err
+	}
+	row := purchaseRow{
+		ID:            s.ID,
+		UserID:        userID,
+		Status:        string(s.Status),
+		PaymentStatus: string(s.PaymentStatus),
+		LineItems:     []lineItem{},
+		AmountTotal:   s.AmountTotal,
+		Currency:      string(s.Currency),
+		Created:       timestamp(s.Created),
+		Metadata:      s.Metadata,
+	}
+	if s.Customer != nil {
+		row.StripeCustomerID = &s.Customer.ID
+	}
+	if s.PaymentIntent != nil {
+		row.PaymentIntentID = &s.PaymentIntent.ID
+		if charge := s.PaymentIntent.LatestCharge; charge != nil {
+			row.AmountRefunded, row.Disputed = charge.AmountRefunded, charge.Disputed
+		}
+	}
+	if s.LineItems != nil {
+		for _, item := range s.LineItems.Data {
+			line := lineItem{Quantity: item.Quantity, AmountTotal: item.AmountTotal}
+			if item.Price != nil {
+				line.PriceID = item.Price.ID
+			}
+			row.LineItems = append(row.LineItems, line)
+		}
+	}
+	if len(row.LineItems) > 0 {
+		row.PriceID = &row.LineItems[0].PriceID
+	}
+	if err := b.store.WritePurchase(ctx, ticket, row); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+func (b *Billing) ticket(ctx context.Context) (int64, error) {
+	ticket, err := b.store.Ticket(ctx)
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return ticket, nil
+}
+
+// userOf returns the user that something was bought by, nil when unknown: the
+// one in the metadata that our own checkout wrote, else the one whose Customer
+// it is. A client_reference_id binds nothing, since on a Payment Link the buyer
+// can set it.
+func (b *Billing) userOf(ctx context.Context, metadata map[string]string, customer *stripe.Customer) (*string, error) {
+	if id, err := uuid.Parse(metadata[userIDKey]); err == nil {
+		userID := id.String()
+		return &userID, nil
+	}
+	if customer == nil {
+		return nil, nil
+	}
+	userID, err := b.store.UserID(ctx, customer.ID)
+	switch {
+	case err != nil:
+		return nil, unavailable(err)
+	case userID == "":
+		return nil, nil
+	}
+	return &userID, nil
+}
+
+// timestamp is Stripe's Unix time in seconds as a time, nil for none.
+func timestamp(seconds int64) *time.Time {
+	if seconds == 0 {
+		return nil
+	}
+	t := time.Unix(seconds, 0).UTC()
+	return &t
+}
