@@ -1,0 +1,581 @@
+package api_test
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v76/webhook"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+// shop is a site with the service's tables in a real database.
+type shop struct {
+	*site
+	db *database
+}
+
+func startShop(t *testing.T) *shop {
+	t.Helper()
+	db := postgres(t).install()
+	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
+	connectTables(t, db, w.supabase)
+	return &shop{w, db}
+}
+
+// customer signs a user up who has a Customer already.
+func (s *shop) customer(email string) (u sandbox.User, session []string, customerID string) {
+	s.tb.Helper()
+	u, session = s.signUp(email)
+	s.db.addUser(u.ID)
+	if got := s.checkout(buyOnce, session...); got.status != 200 {
+		s.tb.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+	}
+	return u, session, s.customerOf(u.ID).(string)
+}
+
+// deliverAll delivers the Events from one on, and returns how many there are.
+func (s *shop) deliverAll(from int) int {
+	s.tb.Helper()
+	events := s.stripe.Events()
+	for _, e := range events[from:] {
+		if got := s.deliver(string(e.Payload), whsec, time.Now()); got.status != 200 {
+			s.tb.Errorf("webhook %s = %d %s; want 200", e.Type, got.status, got.body)
+		}
+	}
+	return len(events)
+}
+
+// subscriptionState is what the row of a subscription must say, from Stripe.
+func subscriptionState(u sandbox.Subscription, userID string) string {
+	return fmt.Sprintf("%s %s %s %s %t %d %d", u.Customer, userID, u.Status, u.Price, u.CancelAtPeriodEnd,
+		u.CurrentPeriodStart.Unix(), u.CurrentPeriodEnd.Unix())
+}
+
+const subscriptionStateSQL = `select concat_ws(' ', stripe_customer_id, coalesce(user_id::text, 'null'), status, price_id, cancel_at_period_end,
+	extract(epoch from current_period_start)::bigint, extract(epoch from current_period_end)::bigint) from subscriptions where id = $1`
+
+func (s *shop) subscription(id string) string {
+	s.tb.Helper()
+	state := s.db.text(subscriptionStateSQL, id)
+	return strings.NewReplacer(" t ", " true ", " f ", " false ").Replace(state)
+}
+
+// TestSubscriptionEvents follows one subscription from the Checkout Session to
+// its end; after each step the row says what Stripe says.
+func TestSubscriptionEvents(t *testing.T) {
+	s := startShop(t)
+	u, session, _ := s.customer("ada@example.com")
+	if got := s.checkout(buyPro, session...); got.status != 200 {
+		t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+	}
+	sessions := s.stripe.CheckoutSessions()
+	seen := s.deliverAll(0)
+	s.stripe.PayCheckout(sessions[len(sessions)-1].ID)
+	id := s.stripe.Subscriptions()[0].ID
+	steps := []struct {
+		name string
+		do   func()
+	}{
+		{"paid", func() {}},
+		{"upgraded", func() { s.stripe.ChangePrice(id, "price_basic_monthly") }},
+		{"cancelled at period end", func() { s.stripe.CancelAtPeriodEnd(id) }},
+		{"resumed", func() { s.stripe.Resume(id) }},
+		{"renewed", func() { s.stripe.Renew(id) }},
+		{"payment failed", func() { s.stripe.FailPayment(id) }},
+		{"ended", func() { s.stripe.CancelSubscription(id) }},
+	}
+	for _, step := range steps {
+		step.do()
+		seen = s.deliverAll(seen)
+		if got, want := s.subscription(id), subscriptionState(s.stripe.Subscriptions()[0], u.ID); got != want {
+			t.Errorf("%s: row = %s; want %s", step.name, got, want)
+		}
+	}
+	if got := s.db.text(`select count(*) from purchases where id = $1`, sessions[len(sessions)-1].ID); got != "0" {
+		t.Errorf("purchases of the subscription's Checkout Session = %s; want 0", got)
+	}
+}
+
+// TestPurchaseEvents: what was paid once, what became of the payment, and whose
+// it is.
+func TestPurchaseEvents(t *testing.T) {
+	s := startShop(t)
+	u, session, customerID := s.customer("ada@example.com")
+	s.db.addUser("11111111-1111-4111-8111-111111111111")
+	const state = `select concat_ws(' ', coalesce(user_id::text, 'null'), coalesce(stripe_customer_id, 'null'), status, payment_status,
+		price_id, amount_total, amount_refunded, disputed::text, currency, line_items::text) from purchases where id = $1`
+	const lineItems = `[{"price_id": "price_lifetime", "quantity": 1, "amount_total": 19900}]`
+	buy := func(headers ...string) string {
+		t.Helper()
+		if got := s.checkout(buyOnce, headers...); got.status != 200 {
+			t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+		}
+		sessions := s.stripe.CheckoutSessions()
+		return sessions[len(sessions)-1].ID
+	}
+	paymentIntent := func(id string) string { return s.db.text("select payment_intent_id from purchases where id = $1", id) }
+	seen := s.deliverAll(0)
+	check := func(name, id, want string) {
+		t.Helper()
+		seen = s.deliverAll(seen)
+		if got := s.db.text(state, id); got != want {
+			t.Errorf("%s: row = %s; want %s", name, got, want)
+		}
+	}
+	row := func(user, customer, rest string) string {
+		return user + " " + customer + " " + rest + " usd " + lineItems
+	}
+
+	id := buy(session...)
+	s.stripe.PayCheckout(id)
+	check("paid", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 false"))
+	s.stripe.Refund(paymentIntent(id), 900)
+	check("partly refunded", id, row(u.ID, customerID, "complete paid price_lifetime 19900 900 false"))
+	s.stripe.Refund(paymentIntent(id), 19000)
+	check("refunded", id, row(u.ID, customerID, "complete paid price_lifetime 19900 19900 false"))
+
+	id = buy(session...)
+	s.stripe.PayCheckout(id)
+	check("paid again", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 false"))
+	s.stripe.Dispute(paymentIntent(id))
+	check("disputed", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 true"))
+
+	id = buy(session...)
+	s.stripe.PayCheckoutLater(id)
+	check("paid later", id, row(u.ID, customerID, "complete unpaid price_lifetime 19900 0 false"))
+	s.stripe.SettleCheckout(id, true)
+	check("settled", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 false"))
+	id = buy(session...)
+	s.stripe.PayCheckoutLater(id)
+	s.stripe.SettleCheckout(id, false)
+	check("not settled", id, row(u.ID, customerID, "complete unpaid price_lifetime 19900 0 false"))
+
+	id = buy()
+	s.stripe.PayCheckout(id)
+	sessions := s.stripe.CheckoutSessions()
+	check("a guest", id, row("null", sessions[len(sessions)-1].Customer, "complete paid price_lifetime 19900 0 false"))
+}
+
+// stripePost has somebody else call Stripe: the dashboard, or a Payment Link.
+func stripePost(t *testing.T, w *site, path, form string) (id string) {
+	t.Helper()
+	r := httptest.NewRequest("POST", path, strings.NewReader(form))
+	r.Header.Set("Authorization", "Bearer "+secretKey)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	rec := httptest.NewRecorder()
+	w.stripe.ServeHTTP(rec, r)
+	var object struct{ ID string }
+	if err := json.Unmarshal(rec.Body.Bytes(), &object); err != nil || rec.Code != 200 {
+		t.Fatalf("POST %s %s = %d %s; want 200", path, form, rec.Code, rec.Body)
+	}
+	return object.ID
+}
+
+// TestWhosePurchase: metadata that our checkout wrote, else the customers
+// table; a client_reference_id, which buyers can set themselves, binds nothing.
+func TestWhosePurchase(t *testing.T) {
+	s := startShop(t)
+	ada, _, adasCustomer := s.customer("ada@example.com")
+	eve, _, _ := s.customer("eve@example.com")
+	stranger := createCustomer(t, s.site)
+	const pay = "mode=payment&success_url=https://a.example&line_items[0][price]=price_lifetime&line_items[0][quantity]=1"
+	tests := []struct{ name, form, want string }{
+		{"nothing", pay, "null"},
+		{"client_reference_id only", pay + "&client_reference_id=" + ada.ID, "null"},
+		{"client_reference_id of another than the customer", pay + "&client_reference_id=" + eve.ID + "&customer=" + adasCustomer, ada.ID},
+		{"customer of a user", pay + "&customer=" + adasCustomer, ada.ID},
+		{"customer of nobody", pay + "&customer=" + stranger, "null"},
+		{"metadata", pay + "&metadata[supabase_user_id]=" + eve.ID, eve.ID},
+		{"metadata before the customer", pay + "&metadata[supabase_user_id]=" + eve.ID + "&customer=" + adasCustomer, eve.ID},
+		{"metadata that is no user's ID", pay + "&metadata[supabase_user_id]=ada&customer=" + adasCustomer, ada.ID},
+		{"metadata of a user who is gone", pay + "&metadata[supabase_user_id]=22222222-2222-4222-8222-222222222222", "null"},
+	}
+	seen := s.deliverAll(0)
+	for _, test := range tests {
+		id := stripePost(t, s.site, sessionsPath, test.form)
+		s.stripe.PayCheckout(id)
+		seen = s.deliverAll(seen)
+		if got := s.db.text("select coalesce(user_id::text, 'null') from purchases where id = $1", id); got != test.want {
+			t.Errorf("%s: user_id = %s; want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// TestOtherEvents: Checkout Sessions that expire, and Customers that go.
+func TestOtherEvents(t *testing.T) {
+	s := startShop(t)
+	u, session, customerID := s.customer("ada@example.com")
+	expired := s.stripe.CheckoutSessions()[0].ID
+	stripePost(t, s.site, sessionsPath+"/"+expired+"/expire", "")
+	seen := s.deliverAll(0)
+	if got := s.db.text("select status || ' ' || payment_status from purchases where id = $1", expired); got != "expired unpaid" {
+		t.Errorf("row of an expired Checkout Session = %s; want expired unpaid", got)
+	}
+	s.stripe.DeleteCustomer(customerID)
+	s.deliverAll(seen)
+	if got := s.customerOf(u.ID); got != nil {
+		t.Errorf("row of a deleted Customer = %v; want null", got)
+	}
+	if got := s.checkout(buyOnce, session...); got.status != 200 || s.customerOf(u.ID) == nil || s.customerOf(u.ID) == customerID {
+		t.Errorf("create-checkout afterwards = %d %s, row %v; want 200 and a new Customer", got.status, got.body, s.customerOf(u.ID))
+	}
+}
+
+// TestNever200BeforeStored cuts the database off at each step of each kind of
+// Event: the answer is 500 until the row is there.
+func TestNever200BeforeStored(t *testing.T) {
+	s := startShop(t)
+	_, session, _ := s.customer("ada@example.com")
+	s.deliverAll(0)
+	s.checkout(buyOnce, session...)
+	s.checkout(buyPro, session...)
+	sessions := s.stripe.CheckoutSessions()
+	for _, c := range sessions[1:] {
+		s.stripe.PayCheckout(c.ID)
+	}
+	s.deliverAll(0)
+	s.stripe.Refund(s.db.text("select payment_intent_id from purchases where payment_intent_id is not null limit 1"), 100)
+	s.stripe.FailPayment(s.stripe.Subscriptions()[0].ID)
+
+	done := map[string]bool{}
+	for _, e := range s.stripe.Events() {
+		if done[e.Type] || !strings.HasPrefix(e.Type, "checkout.") && !strings.HasPrefix(e.Type, "customer.subscription") &&
+			e.Type != "invoice.paid" && e.Type != "invoice.payment_failed" && e.Type != "charge.refunded" {
+			continue
+		}
+		done[e.Type] = true
+		const rows = "select (select count(*) from subscriptions) + (select count(*) from purchases)"
+		for cut := 0; ; cut++ {
+			s.db.must("truncate subscriptions, purchases")
+			calls := 0
+			s.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if calls++; calls > cut {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return true
+				}
+				return s.db.serveFunctions(w, r)
+			})
+			got := s.deliver(string(e.Payload), whsec, time.Now())
+			if got.status == 200 && calls <= cut {
+				if cut < 2 {
+					t.Errorf("%s: stored with %d calls to the database; want a ticket and a write at least", e.Type, cut)
+				}
+				break
+			}
+			if stored := s.db.text(rows); got.status != 500 || stored != "0" || cut > 10 {
+				t.Errorf("%s, database cut off after %d calls: webhook = %d %s with %s rows; want 500 and none", e.Type, cut, got.status, got.body, stored)
+				break
+			}
+		}
+		if stored := s.db.text(rows); stored != "1" {
+			t.Errorf("%s, database back: rows = %s; want 1", e.Type, stored)
+		}
+	}
+	if len(done) != 6 {
+		t.Errorf("event types tried = %v; want 6", done)
+	}
+}
+
+// program builds the service once and starts processes of it.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "stripe-sidecar")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "stripe-sidecar")
+	out, err := exec.Command("go", "build", "-o", path, "../cmd/stripe-sidecar").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, err
+})
+
+func startProgram(t *testing.T, env ...string) (url string, process *os.Process) {
+	t.Helper()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = append(os.Environ(), env...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var drained sync.WaitGroup
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		drained.Wait()
+		_ = cmd.Wait()
+	})
+	logs := bufio.NewReader(stderr)
+	for {
+		line, err := logs.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the program ended before it listened: %s", line)
+		}
+		var fields struct{ Msg, Addr string }
+		if json.Unmarshal([]byte(line), &fields) == nil && fields.Msg == "listening" {
+			drained.Go(func() { _, _ = io.Copy(io.Discard, logs) })
+			return "http://" + fields.Addr, cmd.Process
+		}
+	}
+}
+
+// replicas starts processes of the program with one Stripe and one database.
+func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*os.Process) {
+	t.Helper()
+	s = startShop(t)
+	serve := func(h http.Handler) string {
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	env := []string{"HOST=127.0.0.1", "PORT=0", "STRIPE_SECRET_KEY=" + secretKey, "STRIPE_WEBHOOK_SECRET=" + whsec,
+		"SUPABASE_ANON_KEY=" + sandbox.AnonKey, "SUPABASE_SERVICE_ROLE_KEY=" + sandbox.ServiceRoleKey,
+		"STRIPE_API_BASE=" + serve(s.stripe), "SUPABASE_URL=" + serve(s.supabase)}
+	for range n {
+		url, process := startProgram(t, env...)
+		urls, processes = append(urls, url), append(processes, process)
+	}
+	return s, urls, processes
+}
+
+func deliverTo(url string, payload []byte) (int, error) {
+	r, err := http.NewRequest("POST", url+"/api/stripe/webhook", strings.NewReader(string(payload)))
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	r.Header.Set("Stripe-Signature", fmt.Sprintf("t=%d,v1=%s", now.Unix(), hex.EncodeToString(webhook.ComputeSignature(now, payload, whsec))))
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// live has a subscription begin, be paid, upgraded, cancelled at the period's
+// end, resumed, not paid and ended; after is called after each step.
+func (s *shop) live(customerID string, after func()) {
+	id := s.stripe.AddSubscription(customerID, "price_pro_monthly", "active")
+	after()
+	for _, step := range []func(){
+		func() { s.stripe.ChangePrice(id, "price_basic_monthly") },
+		func() { s.stripe.CancelAtPeriodEnd(id) },
+		func() { s.stripe.Resume(id) },
+		func() { s.stripe.FailPayment(id) },
+		func() { s.stripe.CancelSubscription(id) },
+	} {
+		step()
+		after()
+	}
+}
+
+// lifeEvents returns the Events of each life: created, paid, upgraded, cancelled
+// at the period's end, resumed, payment failed, deleted.
+func (s *shop) lifeEvents() map[string][]sandbox.Event {
+	s.tb.Helper()
+	lives := map[string][]sandbox.Event{}
+	for _, e := range s.stripe.Events() {
+		var payload struct {
+			Data struct {
+				Object struct{ Object, ID, Subscription string }
+			}
+		}
+		if err := json.Unmarshal(e.Payload, &payload); err != nil {
+			s.tb.Fatalf("event %s = %v; want JSON", e.Payload, err)
+		}
+		o := payload.Data.Object
+		id := o.Subscription
+		if o.Object == "subscription" {
+			id = o.ID
+		}
+		want := []string{"customer.subscription.created", "invoice.paid", "customer.subscription.updated", "customer.subscription.updated",
+			"customer.subscription.updated", "invoice.payment_failed", "customer.subscription.deleted"}
+		if n := len(lives[id]); n < len(want) && e.Type == want[n] {
+			lives[id] = append(lives[id], e)
+		}
+	}
+	for id, events := range lives {
+		if len(events) != 7 {
+			s.tb.Fatalf("events of %s = %d; want 7", id, len(events))
+		}
+	}
+	return lives
+}
+
+// checkRows compares every subscription's row with Stripe.
+func (s *shop) checkRows(userID string) {
+	s.tb.Helper()
+	subscriptions := s.stripe.Subscriptions()
+	for _, u := range subscriptions {
+		if got, want := s.subscription(u.ID), subscriptionState(u, userID); got != want {
+			s.tb.Errorf("row of %s = %s; want %s", u.ID, got, want)
+		}
+	}
+	if got, want := s.db.text("select count(*) from subscriptions"), fmt.Sprint(len(subscriptions)); got != want {
+		s.tb.Errorf("rows = %s; want %s", got, want)
+	}
+}
+
+// TestEventsAnyOrder delivers the seven Events of a subscription's life in
+// random permutations, with repetitions, to three processes at once.
+// TestWritesAnyOrder goes through all permutations in the database, where the
+// order is decided.
+func TestEventsAnyOrder(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	orders := permutations([]int{0, 1, 2, 3, 4, 5, 6})
+	random.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
+	orders = orders[:200]
+	s, urls, _ := replicas(t, 3)
+	u, _, customerID := s.customer("ada@example.com")
+
+	type delivery struct {
+		url     string
+		payload []byte
+	}
+	work := make(chan []delivery)
+	var workers sync.WaitGroup
+	for range 16 {
+		workers.Go(func() {
+			for deliveries := range work {
+				for _, d := range deliveries {
+					if status, err := deliverTo(d.url, d.payload); status != 200 || err != nil {
+						t.Errorf("webhook = %d, %v; want 200", status, err)
+					}
+				}
+			}
+		})
+	}
+	for range orders {
+		s.live(customerID, func() {})
+	}
+	for _, events := range s.lifeEvents() {
+		order := append(orders[0], random.IntN(7)) // one of them again
+		orders = orders[1:]
+		var deliveries []delivery
+		for _, n := range order {
+			deliveries = append(deliveries, delivery{urls[random.IntN(len(urls))], events[n].Payload})
+		}
+		work <- deliveries
+	}
+	close(work)
+	workers.Wait()
+	s.checkRows(u.ID)
+}
+
+// TestWritesAnyOrder writes what was fetched for each of the seven Events, the
+// one with the highest ticket having seen the end, in every permutation.
+func TestWritesAnyOrder(t *testing.T) {
+	db := postgres(t).install()
+	// Each call is a subtransaction, of which many in one transaction are slow.
+	for orders := range slices.Chunk(permutations([]int{1, 2, 3, 4, 5, 6, 7}), 20) {
+		var ids []string
+		var tickets []int
+		for _, order := range orders {
+			for _, ticket := range append(order, order[0]) { // the first one again
+				ids, tickets = append(ids, fmt.Sprint(order)), append(tickets, ticket)
+			}
+		}
+		if _, err := db.exec("service_role", "", `select public.stripe_write_subscription(ticket, jsonb_build_object('id', id,
+			'stripe_customer_id', 'cus_1', 'status', 'status' || ticket, 'cancel_at_period_end', ticket % 2 = 0, 'created', '2026-01-01'))
+			from unnest($1::text[], $2::bigint[]) with ordinality as writes (id, ticket, n) order by n`, ids, tickets); err != nil {
+			t.Fatalf("writes = %v; want no error", err)
+		}
+		if got := db.text("select count(*) filter (where status = 'status7' and not cancel_at_period_end and ticket = 7) from subscriptions"); got != fmt.Sprint(len(orders)) {
+			t.Errorf("after the permutations from %v on: right rows = %s; want %d", orders[0], got, len(orders))
+		}
+		db.must("truncate subscriptions")
+	}
+}
+
+// TestEventsWhileItChanges delivers Events, some more than once, while the
+// subscriptions go on changing, so that fetches overtake each other.
+func TestEventsWhileItChanges(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	s, urls, _ := replicas(t, 3)
+	u, _, customerID := s.customer("ada@example.com")
+	var wg sync.WaitGroup
+	free := make(chan struct{}, 64) // as many as the database has connections for
+	next := len(s.stripe.Events())
+	for range 60 {
+		s.live(customerID, func() {
+			events := s.stripe.Events()
+			for _, e := range events[next:] {
+				for range 1 + random.IntN(3) {
+					url := urls[random.IntN(len(urls))]
+					free <- struct{}{}
+					wg.Go(func() {
+						defer func() { <-free }()
+						if status, err := deliverTo(url, e.Payload); status != 200 || err != nil {
+							t.Errorf("webhook = %d, %v; want 200", status, err)
+						}
+					})
+				}
+			}
+			next = len(events)
+		})
+	}
+	wg.Wait()
+	s.checkRows(u.ID)
+}
+
+// TestKilledBeforeTheWrite kills a process that has fetched and not yet
+// written; the Event comes again, to another one.
+func TestKilledBeforeTheWrite(t *testing.T) {
+	s, urls, processes := replicas(t, 2)
+	u, _, customerID := s.customer("ada@example.com")
+	s.live(customerID, func() {})
+	var created []byte
+	for _, e := range s.stripe.Events() {
+		if e.Type == "customer.subscription.created" {
+			created = e.Payload
+		}
+	}
+	var killed atomic.Bool
+	s.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/stripe_write_subscription") && killed.CompareAndSwap(false, true) {
+			if err := processes[0].Kill(); err != nil {
+				t.Errorf("kill = %v; want no error", err)
+			}
+			panic(http.ErrAbortHandler)
+		}
+		return s.db.serveFunctions(w, r)
+	})
+	if status, err := deliverTo(urls[0], created); err == nil {
+		t.Errorf("webhook of the killed process = %d; want no answer", status)
+	}
+	if got := s.db.text("select count(*) from subscriptions"); !killed.Load() || got != "0" {
+		t.Errorf("rows after the kill (%t) = %s; want 0", killed.Load(), got)
+	}
+	if status, err := deliverTo(urls[1], created); status != 200 || err != nil {
+		t.Errorf("webhook again = %d, %v; want 200", status, err)
+	}
+	s.checkRows(u.ID)
+}

@@ -1,0 +1,706 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+const (
+	userA  = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+	userB  = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
+	userC  = "cccccccc-cccc-4ccc-8ccc-cccccccccccc"
+	nobody = "00000000-0000-4000-8000-000000000000" // never in auth.users
+)
+
+// sqlState returns PostgreSQL's code for what happened, "" for success.
+func sqlState(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+const (
+	denied   = "42501"
+	notNull  = "23502"
+	notOnce  = "23505" // violates a unique constraint
+	noColumn = "42703"
+)
+
+// writer is one of the two functions that write a row, and all that one knows
+// of the row's table.
+type writer struct {
+	table, function string
+	row             map[string]any // a complete one
+	required        []string
+	defaults        map[string]any // of keys that are missing; else null
+}
+
+var writers = []writer{{
+	table:    "subscriptions",
+	function: "stripe_write_subscription",
+	row: map[string]any{
+		"id": "sub_1", "user_id": userA, "stripe_customer_id": "cus_1", "status": "active",
+		"price_id": "price_pro", "product_id": "prod_pro", "quantity": 1, "cancel_at_period_end": true,
+		"cancel_at": "2026-12-01T00:00:00+00:00", "canceled_at": "2026-11-02T00:00:00+00:00",
+		"current_period_start": "2026-11-01T00:00:00+00:00", "current_period_end": "2026-12-01T00:00:00+00:00",
+		"trial_start": "2026-10-01T00:00:00+00:00", "trial_end": "2026-11-01T00:00:00+00:00",
+		"ended_at": "2026-12-01T00:00:00+00:00", "created": "2026-10-01T00:00:00+00:00",
+		"metadata": map[string]any{"seat": "window"},
+	},
+	required: []string{"id", "stripe_customer_id", "status", "cancel_at_period_end", "created"},
+}, {
+	table:    "purchases",
+	function: "stripe_write_purchase",
+	row: map[string]any{
+		"id": "cs_1", "user_id": userA, "stripe_customer_id": "cus_1", "payment_intent_id": "pi_1",
+		"status": "complete", "payment_status": "paid", "price_id": "price_lifetime",
+		"line_items":   []any{map[string]any{"price_id": "price_lifetime", "quantity": 1, "amount_total": 4900}},
+		"amount_total": 4900, "amount_refunded": 900, "disputed": true, "currency": "usd",
+		"created": "2026-11-01T00:00:00+00:00", "metadata": map[string]any{"seat": "aisle"},
+	},
+	required: []string{"id", "line_items", "created"},
+	defaults: map[string]any{"amount_refunded": 0, "disputed": false},
+}}
+
+// forWriters runs f for each of the writers.
+func forWriters(t *testing.T, f func(t *testing.T, db *database, w writer)) {
+	for _, w := range writers {
+		t.Run(w.table, func(t *testing.T) {
+			db := postgres(t).install()
+			db.addUser(userA)
+			db.addUser(userB)
+			f(t, db, w)
+		})
+	}
+}
+
+// with returns the complete row with changes, given as key, value, key, value.
+func (w writer) with(changes ...any) map[string]any {
+	row := maps.Clone(w.row)
+	for i := 0; i < len(changes); i += 2 {
+		row[changes[i].(string)] = changes[i+1]
+	}
+	return row
+}
+
+func (w writer) without(key string) map[string]any {
+	row := maps.Clone(w.row)
+	delete(row, key)
+	return row
+}
+
+// write calls the function as the service role.
+func (w writer) write(db *database, ticket any, row map[string]any) error {
+	_, err := db.exec("service_role", "", "select public."+w.function+"($1, $2)", ticket, row)
+	return err
+}
+
+// mustWrite is write that succeeds.
+func (w writer) mustWrite(db *database, ticket int, row map[string]any) {
+	db.tb.Helper()
+	if err := w.write(db, ticket, row); err != nil {
+		db.tb.Fatalf("%s(%d, %v) = %v; want no error", w.function, ticket, row, err)
+	}
+}
+
+// stored returns the table's only row as JSON.
+func (w writer) stored(db *database) string {
+	db.tb.Helper()
+	return db.text("select to_jsonb(r) from public." + w.table + " r")
+}
+
+// asStored returns row as the table shows it, in the form of stored.
+func (w writer) asStored(db *database, ticket int, row map[string]any) string {
+	db.tb.Helper()
+	row = maps.Clone(row)
+	row["ticket"] = ticket
+	return db.text("select $1::jsonb", row)
+}
+
+func (db *database) catalogue() string {
+	db.tb.Helper()
+	return db.text(`select string_agg(line, E'\n' order by line) from (
+		select format('%s %s %s %s %s', relname, relkind, relrowsecurity, relacl,
+			(select array_agg((attname, atttypid::regtype, attnotnull) order by attnum) from pg_attribute where attrelid = c.oid))
+			from pg_class c where relnamespace = 'public'::regnamespace
+		union all select format('%s %s %s %s', oid::regprocedure, proacl, proconfig, prosecdef)
+			from pg_proc where pronamespace = 'public'::regnamespace
+		union all select format('%s', p) from pg_policies p
+		union all select format('%s %s', conrelid::regclass, pg_get_constraintdef(oid)) from pg_constraint
+			where connamespace = 'public'::regnamespace
+	) as lines (line)`)
+}
+
+func TestSchemaAgain(t *testing.T) {
+	db := postgres(t).install()
+	db.addUser(userA)
+	for _, w := range writers {
+		w.mustWrite(db, 7, w.row)
+	}
+	before := db.catalogue()
+	db.install()
+	if after := db.catalogue(); after != before {
+		t.Errorf("catalogue after a second run =\n%s\nwant\n%s", after, before)
+	}
+	for _, w := range writers {
+		if got, want := w.stored(db), w.asStored(db, 7, w.row); got != want {
+			t.Errorf("row of %s after a second run = %s; want %s", w.table, got, want)
+		}
+	}
+}
+
+// TestSchemaOnTop runs the schema where a customers table is there already.
+func TestSchemaOnTop(t *testing.T) {
+	const rows = "insert into public.customers values ('" + userA + "', 'cus_a'), ('" + userB + "', null);"
+	for name, existing := range map[string]string{
+		"no table":       ``,
+		"primary key":    `create table public.customers (id uuid primary key, stripe_customer_id text);` + rows,
+		"no primary key": `create table public.customers (id uuid, stripe_customer_id text);` + rows,
+		"no rows":        `create table public.customers (id uuid, stripe_customer_id text);`,
+		"unique already": `create table public.customers (id uuid unique, stripe_customer_id text unique);` + rows,
+		"unique, for other uses": `create table public.customers (id uuid, stripe_customer_id text, unique (id, stripe_customer_id));
+			create unique index on public.customers (stripe_customer_id) where stripe_customer_id <> '';` + rows,
+		"earlier version": `create table public.customers (id uuid primary key references auth.users (id) on delete cascade, stripe_customer_id text);
+			create unique index customers_stripe_customer_id_key on public.customers (stripe_customer_id);
+			alter table public.customers enable row level security;
+			revoke all on public.customers from anon, authenticated;` + rows,
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := postgres(t)
+			db.addUser(userA)
+			db.addUser(userB)
+			db.script(existing)
+			db.install().install()
+			if strings.Contains(existing, rows) {
+				got := db.text("select string_agg(format('%s %s', id, stripe_customer_id), ', ' order by id) from public.customers")
+				if want := userA + " cus_a, " + userB + " "; got != want {
+					t.Errorf("rows afterwards = %q; want %q", got, want)
+				}
+				db.must("delete from public.customers")
+			}
+			const insert = "insert into public.customers (id, stripe_customer_id) values ($1, $2)"
+			for _, step := range []struct {
+				sql, user string
+				customer  any
+				rows      int64
+				state     string
+			}{
+				{insert, userA, "cus_1", 1, ""},
+				{insert, userA, "cus_2", 0, notOnce},
+				{insert, userB, "cus_1", 0, notOnce},
+				{insert + " on conflict (id) do nothing", userA, "cus_2", 0, ""},
+				{insert + " on conflict (stripe_customer_id) do nothing", userB, "cus_1", 0, ""},
+				{insert, userB, nil, 1, ""},
+				{"update public.customers set stripe_customer_id = $2 where id = $1", userB, "cus_1", 0, notOnce},
+			} {
+				n, err := db.exec("service_role", "", step.sql, step.user, step.customer)
+				if n != step.rows || sqlState(err) != step.state {
+					t.Errorf("%s (%s, %v) = %d, %v; want %d, %q", step.sql, step.user, step.customer, n, err, step.rows, step.state)
+				}
+			}
+		})
+	}
+}
+
+// TestSchemaRefuses is about tables that the schema cannot be run on: it must
+// say so and leave everything as it was.
+func TestSchemaRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ existing, state string }{
+		"one Customer of two users": {`create table public.customers (id uuid, stripe_customer_id text);
+			insert into public.customers values ('` + userA + `', 'cus_1'), ('` + userB + `', 'cus_1')`, notOnce},
+		"subscriptions of another make": {`create table public.subscriptions (id text primary key, user_id uuid, status text)`, noColumn},
+		"purchases of another make":     {`create table public.purchases (id text primary key, user_id uuid)`, noColumn},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := postgres(t)
+			db.script(test.existing)
+			before := db.catalogue()
+			if err := db.try(string(api.Schema)); sqlState(err) != test.state {
+				t.Errorf("running the schema = %v; want %s", err, test.state)
+			}
+			// psql goes on after an error, statement by statement.
+			psql := exec.Command(filepath.Join(postgresPrograms(), "psql"), "-X", "-h", db.cluster.dir, "-p", "5432",
+				"-U", "postgres", "-d", db.name, "-v", "VERBOSITY=sqlstate", "-f", "schema.sql")
+			if output, err := psql.CombinedOutput(); err != nil || !strings.Contains(string(output), test.state) {
+				t.Errorf("psql -f schema.sql = %s (%v); want %s", output, err, test.state)
+			}
+			if after := db.catalogue(); after != before {
+				t.Errorf("catalogue afterwards =\n%s\nwant\n%s", after, before)
+			}
+		})
+	}
+}
+
+func TestCustomersInsertAtOnce(t *testing.T) {
+	db := postgres(t).install()
+	db.addUser(userA)
+	var inserted atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			n, err := db.exec("service_role", "", "insert into public.customers values ($1, $2) on conflict (id) do nothing",
+				userA, fmt.Sprintf("cus_%d", i))
+			if err != nil {
+				t.Errorf("insert = %v; want no error", err)
+			}
+			inserted.Add(n)
+		})
+	}
+	wg.Wait()
+	if n := inserted.Load(); n != 1 {
+		t.Errorf("rows inserted = %d; want 1", n)
+	}
+}
+
+// rights is what each role can do: the number of rows touched or seen, or
+// denied. $1 is user A; the rows are those of addRows. The last two columns are
+// what is left when somebody follows the advice, found all over the web, to
+// grant everything in public to everybody: row level security still stands, and
+// no request can truncate a table or set a sequence.
+var rights = []struct {
+	sql                           string
+	anon, userA, service          string
+	anonIfGranted, userAIfGranted string
+}{
+	{"select from public.customers", denied, denied, "2", "0", "0"},
+	{"insert into public.customers (id, stripe_customer_id) values ('" + userC + "', 'cus_new')", denied, denied, "1", denied, denied},
+	{"update public.customers set stripe_customer_id = stripe_customer_id", denied, denied, "2", "0", "0"},
+	{"delete from public.customers", denied, denied, "2", "0", "0"},
+	{"truncate public.customers", denied, denied, "0", "0", "0"},
+
+	{"select from public.subscriptions", denied, "1", "3", "0", "1"},
+	{"select from public.subscriptions where user_id = $1", denied, "1", "1", "0", "1"},
+	{"select from public.subscriptions where user_id is distinct from $1", denied, "0", "2", "0", "0"},
+	{"insert into public.subscriptions (id, user_id, stripe_customer_id, status, cancel_at_period_end, created, ticket)" +
+		" values ('sub_new', $1, 'cus_new', 'active', false, now(), 9)", denied, denied, "1", denied, denied},
+	{"update public.subscriptions set status = 'active'", denied, denied, "3", "0", "0"},
+	{"delete from public.subscriptions", denied, denied, "3", "0", "0"},
+	{"truncate public.subscriptions", denied, denied, "0", "0", "0"},
+
+	{"select from public.purchases", denied, "1", "3", "0", "1"},
+	{"select from public.purchases where user_id = $1", denied, "1", "1", "0", "1"},
+	{"select from public.purchases where user_id is distinct from $1", denied, "0", "2", "0", "0"},
+	{"insert into public.purchases (id, user_id, line_items, created, ticket) values ('cs_new', $1, '[]', now(), 9)",
+		denied, denied, "1", denied, denied},
+	{"update public.purchases set payment_status = 'paid'", denied, denied, "3", "0", "0"},
+	{"delete from public.purchases", denied, denied, "3", "0", "0"},
+	{"truncate public.purchases", denied, denied, "0", "0", "0"},
+
+	{"select last_value from public.stripe_tickets", denied, denied, "1", "1", "1"},
+	{"select nextval('public.stripe_tickets')", denied, denied, "1", "1", "1"},
+	{"select setval('public.stripe_tickets', 1)", denied, denied, "1", "1", "1"},
+
+	{"select public.stripe_ticket()", denied, denied, "1", "1", "1"},
+	{"select public.stripe_write_subscription(9, '" + `{"id":"a","user_id":"` + userA +
+		`","stripe_customer_id":"cus_a","status":"active","cancel_at_period_end":false,"created":"2026-11-01T00:00:00Z"}` + "')",
+		denied, denied, "1", denied, denied},
+	{"select public.stripe_write_purchase(9, '" + `{"id":"a","user_id":"` + userA +
+		`","line_items":[],"created":"2026-11-01T00:00:00Z"}` + "')",
+		denied, denied, "1", denied, denied},
+	// The same from outside the functions, where what they do may be denied too.
+	{"select where has_function_privilege('public.stripe_ticket()', 'execute')", "0", "0", "1", "1", "1"},
+	{"select where has_function_privilege('public.stripe_write_subscription(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},
+	{"select where has_function_privilege('public.stripe_write_purchase(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},
+}
+
+// addRows adds three users, a row of customers for A and B, and in each of the
+// other tables rows of A, of B and of nobody.
+func (db *database) addRows() {
+	db.addUser(userA)
+	db.addUser(userB)
+	db.addUser(userC)
+	db.must("insert into public.customers (id, stripe_customer_id) values ($1, 'cus_a'), ($2, 'cus_b')", userA, userB)
+	for _, w := range writers {
+		for id, user := range map[string]any{"a": userA, "b": userB, "guest": nil} {
+			w.mustWrite(db, 1, w.with("id", id, "user_id", user))
+		}
+	}
+}
+
+// attempt tries a statement of rights and undoes it.
+func (db *database) attempt(role, userID, sql string) string {
+	var result string
+	undo := errors.New("undo")
+	err := db.as(role, userID, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(context.Background(), strings.ReplaceAll(sql, "$1", "'"+userA+"'"))
+		if err != nil {
+			return err
+		}
+		result = fmt.Sprint(tag.RowsAffected())
+		return undo
+	})
+	if errors.Is(err, undo) {
+		return result
+	}
+	return sqlState(err)
+}
+
+func TestRights(t *testing.T) {
+	for name, setUp := range map[string]string{
+		"the project grants new tables to all": ``,
+		"the project grants nothing": `
+			alter default privileges in schema public revoke all on tables from anon, authenticated, service_role;
+			alter default privileges in schema public revoke all on functions from anon, authenticated, service_role;
+			alter default privileges in schema public revoke all on sequences from anon, authenticated, service_role;`,
+		"customers stood open": `
+			create table public.customers (id uuid, stripe_customer_id text);
+			grant all on public.customers to public;
+			grant select (id), update (stripe_customer_id) on public.customers to authenticated;
+			create policy "Anyone" on public.customers using (true) with check (true);`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := postgres(t)
+			db.script(setUp)
+			db.install().addRows()
+			check := func(when string, granted bool) {
+				for _, r := range rights {
+					anon, user := r.anon, r.userA
+					if granted {
+						anon, user = r.anonIfGranted, r.userAIfGranted
+					}
+					for _, c := range []struct{ role, userID, want string }{
+						{"anon", "", anon}, {"anon", userA, anon}, {"authenticated", userA, user}, {"service_role", "", r.service},
+					} {
+						if got := db.attempt(c.role, c.userID, r.sql); got != c.want {
+							t.Errorf("%s: %s as %s = %s; want %s", when, r.sql, c.role, got, c.want)
+						}
+					}
+				}
+			}
+			check("installed", false)
+			db.script(`grant all on all tables in schema public to anon, authenticated, service_role;
+				grant all on all sequences in schema public to anon, authenticated, service_role;
+				grant all on all routines in schema public to anon, authenticated, service_role`)
+			check("granted to all", true)
+			db.install()
+			check("installed again", false)
+			for _, w := range writers {
+				for userID, want := range map[string]string{userA: "a", userB: "b", nobody: "null", "": "null"} {
+					var got string
+					if err := db.as("authenticated", userID, func(tx pgx.Tx) error {
+						return tx.QueryRow(context.Background(), "select coalesce(string_agg(id, ','), 'null') from public."+w.table).Scan(&got)
+					}); err != nil || got != want {
+						t.Errorf("%s that user %q sees = %s, %v; want %s", w.table, userID, got, err, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUserDeleted(t *testing.T) {
+	db := postgres(t).install()
+	db.addRows()
+	if _, err := db.exec("supabase_auth_admin", "", "delete from auth.users where id = $1", userA); err != nil {
+		t.Fatalf("deleting the user = %v; want no error", err)
+	}
+	if got := db.text("select string_agg(stripe_customer_id, ',') from public.customers"); got != "cus_b" {
+		t.Errorf("customers afterwards = %s; want cus_b", got)
+	}
+	for _, w := range writers {
+		users := func() string {
+			return db.text("select string_agg(format('%s:%s', id, user_id), ' ' order by id) from public." + w.table)
+		}
+		want := "a: b:" + userB + " guest:"
+		if got := users(); got != want {
+			t.Errorf("%s afterwards = %s; want %s", w.table, got, want)
+		}
+		// An event about the deleted user, then a late one.
+		w.mustWrite(db, 3, w.with("id", "a"))
+		w.mustWrite(db, 2, w.with("id", "a"))
+		if got := users(); got != want {
+			t.Errorf("%s after more events = %s; want %s", w.table, got, want)
+		}
+	}
+}
+
+func TestWrite(t *testing.T) {
+	forWriters(t, func(t *testing.T, db *database, w writer) {
+		type write struct {
+			ticket int
+			row    map[string]any
+		}
+		type test struct {
+			name   string
+			writes []write
+			ticket int
+			want   map[string]any
+		}
+		changed := w.with("stripe_customer_id", "cus_2", "metadata", nil)
+		tests := []test{
+			{"complete", []write{{1, w.row}}, 1, w.row},
+			{"newer ticket", []write{{1, w.row}, {2, changed}}, 2, changed},
+			{"older ticket", []write{{2, w.row}, {1, changed}}, 2, w.row},
+			{"same ticket", []write{{1, w.row}, {1, changed}}, 1, w.row},
+			{"unknown key", []write{{1, w.with("colour", "red", "ticket", 9)}}, 1, w.row},
+			{"user not known", []write{{1, w.with("user_id", nil)}}, 1, w.with("user_id", nil)},
+			{"user missing", []write{{1, w.without("user_id")}}, 1, w.with("user_id", nil)},
+			{"user not in auth.users", []write{{1, w.with("user_id", nobody)}}, 1, w.with("user_id", nil)},
+			{"user no uuid", []write{{1, w.with("user_id", "Bob")}}, 1, w.with("user_id", nil)},
+			{"user forgotten", []write{{1, w.row}, {2, w.with("user_id", nil)}}, 2, w.row},
+			{"user forgotten, late", []write{{2, w.with("user_id", nil)}, {1, w.row}}, 2, w.row},
+			{"user gone", []write{{1, w.row}, {2, w.with("user_id", nobody)}}, 2, w.row},
+			{"user gone, late", []write{{2, w.row}, {1, w.with("user_id", nobody)}}, 2, w.row},
+			{"another user", []write{{1, w.row}, {2, w.with("user_id", userB)}}, 2, w.with("user_id", userB)},
+			{"another user, late", []write{{2, w.row}, {1, w.with("user_id", userB)}}, 2, w.row},
+		}
+		for key := range w.row {
+			if key != "user_id" && !slices.Contains(w.required, key) {
+				tests = append(tests, test{key + " missing", []write{{1, w.row}, {2, w.without(key)}}, 2, w.with(key, w.defaults[key])})
+			}
+		}
+		for _, test := range tests {
+			db.must("delete from public." + w.table)
+			for _, write := range test.writes {
+				w.mustWrite(db, write.ticket, write.row)
+			}
+			if got, want := w.stored(db), w.asStored(db, test.ticket, test.want); got != want {
+				t.Errorf("%s: row = %s; want %s", test.name, got, want)
+			}
+		}
+	})
+}
+
+func TestWriteRefuses(t *testing.T) {
+	forWriters(t, func(t *testing.T, db *database, w writer) {
+		check := func(ticket any, row map[string]any, state, column string) {
+			t.Helper()
+			err := w.write(db, ticket, row)
+			e, _ := errors.AsType[*pgconn.PgError](err)
+			if sqlState(err) != state || e.ColumnName != column {
+				t.Errorf("%s(%v, %v) = %v; want %s about column %q", w.function, ticket, row, err, state, column)
+			}
+		}
+		for _, key := range w.required {
+			check(1, w.without(key), notNull, key)
+			check(1, w.with(key, nil), notNull, key)
+		}
+		check(nil, w.row, notNull, "ticket")
+		check(1, w.with("created", "soon"), "22007", "")
+		check(1, w.with("user_id", []int{1}, "created", "soon"), "22007", "")
+		check(1, nil, notNull, "id")
+		if n := db.text("select count(*) from public." + w.table); n != "0" {
+			t.Errorf("rows = %s; want 0", n)
+		}
+	})
+}
+
+// TestWriteAnyOrder makes four writes in each order, with the user known to any
+// of them.
+func TestWriteAnyOrder(t *testing.T) {
+	forWriters(t, func(t *testing.T, db *database, w writer) {
+		for known := range 1 << 4 {
+			row := func(ticket int, id string) map[string]any {
+				row := w.with("id", id, "user_id", nil, "price_id", fmt.Sprint("price_", ticket))
+				if known&(1<<(ticket-1)) != 0 {
+					row["user_id"] = userA
+				}
+				return row
+			}
+			var batch pgx.Batch
+			for _, order := range permutations([]int{1, 2, 3, 4}) {
+				for _, ticket := range order {
+					batch.Queue("select public."+w.function+"($1, $2)", ticket, row(ticket, fmt.Sprint(order)))
+				}
+			}
+			db.must("delete from public." + w.table)
+			if err := db.as("service_role", "", func(tx pgx.Tx) error {
+				return tx.SendBatch(context.Background(), &batch).Close()
+			}); err != nil {
+				t.Fatalf("writes = %v; want no error", err)
+			}
+			want := row(4, "")
+			if known != 0 {
+				want["user_id"] = userA
+			}
+			want["ticket"] = 4
+			wrong := db.text("select string_agg(id || ' ' || to_jsonb(r), E'\n') from public."+w.table+
+				" r where to_jsonb(r) - 'id' <> $1::jsonb - 'id'", want)
+			if n := db.text("select count(*) from public." + w.table); n != "24" || wrong != "null" {
+				t.Errorf("user known to %04b: %s rows, wrong ones by order of tickets:\n%s\nwant 24 like %v", known, n, wrong, want)
+			}
+		}
+	})
+}
+
+func permutations(of []int) [][]int {
+	if len(of) == 0 {
+		return [][]int{{}}
+	}
+	var all [][]int
+	for i, first := range of {
+		for _, rest := range permutations(slices.Delete(slices.Clone(of), i, i+1)) {
+			all = append(all, append([]int{first}, rest...))
+		}
+	}
+	return all
+}
+
+// TestWriteAtOnce makes writes with tickets in random order from many
+// goroutines, each ticket twice.
+func TestWriteAtOnce(t *testing.T) {
+	forWriters(t, func(t *testing.T, db *database, w writer) {
+		const writes = 24
+		for range 8 {
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			random := rand.New(rand.NewPCG(seed, 0))
+			db.must("delete from public." + w.table)
+			rows := make([]map[string]any, writes)
+			users := []any{nil, userA, nobody}
+			known := false
+			for i := range rows {
+				user := users[random.IntN(len(users))]
+				known = known || user == userA
+				rows[i] = w.with("price_id", fmt.Sprint("price_", i), "user_id", user)
+			}
+			var wg sync.WaitGroup
+			for _, i := range random.Perm(2 * writes) {
+				wg.Go(func() {
+					if err := w.write(db, i/2, rows[i/2]); err != nil {
+						t.Errorf("write %d = %v; want no error", i/2, err)
+					}
+				})
+			}
+			wg.Wait()
+			final := maps.Clone(rows[writes-1])
+			final["user_id"] = nil
+			if known {
+				final["user_id"] = userA
+			}
+			if got, want := w.stored(db), w.asStored(db, writes-1, final); got != want {
+				t.Errorf("row = %s; want %s", got, want)
+			}
+		}
+	})
+}
+
+// TestTickets is the reason for tickets: an object changes, and whoever hears
+// of a change draws a ticket, fetches and writes, all of them at once.
+func TestTickets(t *testing.T) {
+	forWriters(t, func(t *testing.T, db *database, w writer) {
+		var changes atomic.Int64 // the object at Stripe
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				changes.Add(1)
+				ticket, err := drawTicket(db)
+				if err != nil {
+					t.Errorf("stripe_ticket() = %v; want no error", err)
+					return
+				}
+				seen := changes.Load()
+				if err := w.write(db, ticket, w.with("price_id", fmt.Sprint(seen))); err != nil {
+					t.Errorf("write = %v; want no error", err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := db.text("select price_id from public." + w.table); got != "40" {
+			t.Errorf("change that the row shows = %s; want 40", got)
+		}
+	})
+}
+
+func drawTicket(db *database) (ticket int64, err error) {
+	err = db.as("service_role", "", func(tx pgx.Tx) error {
+		return tx.QueryRow(context.Background(), "select public.stripe_ticket()").Scan(&ticket)
+	})
+	return ticket, err
+}
+
+// TestConnectTables is about the harness: calls of the sandbox's PostgREST
+// reach the database, with their rights and errors, and do not wait for each
+// other.
+func TestConnectTables(t *testing.T) {
+	db := postgres(t).install()
+	db.addUser(userA)
+	supabase := sandbox.NewSupabase(sandbox.SupabaseOptions{})
+	connectTables(t, db, supabase)
+	call := func(key, function string, args any) string {
+		body, err := json.Marshal(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("POST", "/rest/v1/rpc/"+function, bytes.NewReader(body))
+		r.Header.Set("apikey", key)
+		w := httptest.NewRecorder()
+		supabase.ServeHTTP(w, r)
+		var e struct{ Code string }
+		if w.Code >= 400 {
+			_ = json.Unmarshal(w.Body.Bytes(), &e)
+			return fmt.Sprint(w.Code, " ", e.Code)
+		}
+		return fmt.Sprint(w.Code, " ", w.Body.String())
+	}
+	for _, w := range writers {
+		argument := strings.TrimPrefix(w.function, "stripe_write_")
+		for _, test := range []struct {
+			key, function string
+			args          map[string]any
+			want          string
+		}{
+			{sandbox.ServiceRoleKey, w.function, map[string]any{"ticket": 1, argument: w.row}, "204 "},
+			{sandbox.ServiceRoleKey, w.function, map[string]any{"ticket": 2, argument: w.without("created")}, "400 " + notNull},
+			{sandbox.AnonKey, w.function, map[string]any{"ticket": 2, argument: w.row}, "401 " + denied},
+			{sandbox.AnonKey, "stripe_ticket", nil, "401 " + denied},
+			{sandbox.ServiceRoleKey, "stripe_nothing", nil, "404 PGRST202"},
+		} {
+			if got := call(test.key, test.function, test.args); got != test.want {
+				t.Errorf("%s(%v) = %q; want %q", test.function, test.args, got, test.want)
+			}
+		}
+		if got, want := w.stored(db), w.asStored(db, 1, w.row); got != want {
+			t.Errorf("row of %s = %s; want %s", w.table, got, want)
+		}
+	}
+
+	written := make(chan string, 1)
+	if err := db.as("service_role", "", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(context.Background(), "select from public.subscriptions for update"); err != nil {
+			return err
+		}
+		go func() {
+			written <- call(sandbox.ServiceRoleKey, "stripe_write_subscription", map[string]any{"ticket": 3, "subscription": writers[0].row})
+		}()
+		for db.text("select count(*) from pg_locks where not granted") == "0" {
+			select {
+			case got := <-written:
+				return fmt.Errorf("write to a locked row = %q; want it to wait", got)
+			default:
+			}
+		}
+		if got := call(sandbox.ServiceRoleKey, "stripe_ticket", map[string]any{}); got != "200 1" {
+			t.Errorf("stripe_ticket() while a write waits = %q; want 200 1", got)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-written; got != "204 " {
+		t.Errorf("the write that waited = %q; want 204", got)
+	}
+}
