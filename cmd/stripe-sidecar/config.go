@@ -1,0 +1,226 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// config is the environment. Its fields are exported for envconfig, and so that
+// fmt and slog reach the methods with which a secret hides itself.
+type config struct {
+	Port uint16 `envconfig:"PORT" default:"8080" desc:"where to listen; 0 picks a free port"`
+	Host string `envconfig:"HOST" desc:"address to listen on; all when unset"`
+
+	StripeSecretKey     secret  `envconfig:"STRIPE_SECRET_KEY" desc:"required: sk_… or a restricted rk_…"`
+	StripeWebhookSecret secrets `envconfig:"STRIPE_WEBHOOK_SECRET" desc:"whsec_…; several, comma-separated, while one is replaced; no webhook route when unset"`
+	StripeAPIBase       baseURL `envconfig:"STRIPE_API_BASE" desc:"another base URL for a mock of Stripe; never with a live key"`
+
+	SupabaseURL            baseURL `envconfig:"SUPABASE_URL" desc:"required: https://<ref>.supabase.co, or a custom or local URL"`
+	SupabaseAnonKey        secret  `envconfig:"SUPABASE_ANON_KEY" desc:"required: the anon key or sb_publishable_…"`
+	SupabaseServiceRoleKey secret  `envconfig:"SUPABASE_SERVICE_ROLE_KEY" desc:"required: the service role key or sb_secret_…"`
+	SupabaseJWTSecret      secret  `envconfig:"SUPABASE_JWT_SECRET" desc:"the legacy HS256 secret, to verify such tokens locally"`
+	SupabaseCookieName     string  `envconfig:"SUPABASE_COOKIE_NAME" desc:"for sites that set cookieOptions.name; sb-<first label of SUPABASE_URL's host>-auth-token when unset"`
+
+	SiteOrigins   sites `envconfig:"SITE_ORIGINS" desc:"the sites served: origins or https://*.example.com, comma-separated; required with a live key"`
+	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs that may be bought, comma-separated; any when unset"`
+
+	CheckoutPromotionCodes  bool   `envconfig:"CHECKOUT_PROMOTION_CODES" default:"true" desc:"let buyers enter promotion codes"`
+	CheckoutAutomaticTax    bool   `envconfig:"CHECKOUT_AUTOMATIC_TAX" default:"false" desc:"Stripe Tax"`
+	CheckoutTaxIDCollection bool   `envconfig:"CHECKOUT_TAX_ID_COLLECTION" default:"false" desc:"let businesses enter their tax ID"`
+	CheckoutTrialDays       uint16 `envconfig:"CHECKOUT_TRIAL_DAYS" default:"0" desc:"free days before a subscription is charged, up to 730"`
+	CheckoutOneSubscription bool   `envconfig:"CHECKOUT_ONE_SUBSCRIPTION" default:"false" desc:"a subscriber gets the billing portal instead of a second subscription"`
+	PortalConfiguration     string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
+
+	CustomersTable          identifier `envconfig:"CUSTOMERS_TABLE" default:"customers" desc:"table of users and their Stripe Customers"`
+	CustomersUserColumn     identifier `envconfig:"CUSTOMERS_USER_COLUMN" default:"id" desc:"its column with the user's ID"`
+	CustomersCustomerColumn identifier `envconfig:"CUSTOMERS_CUSTOMER_COLUMN" default:"stripe_customer_id" desc:"its column with the Customer's ID"`
+
+	TrustedProxies  prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
+	UpstreamTimeout time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
+	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`
+	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat       string        `envconfig:"LOG_FORMAT" default:"json" desc:"json or text"`
+}
+
+// loadConfig reads and checks the environment. Its error names every mistake,
+// a line each, and holds no value of a secret.
+func loadConfig() (config, error) {
+	var c config
+	mistakes := mistakes{}
+	v := reflect.ValueOf(&c).Elem()
+	for i, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		// An empty variable is an unset one: compose files and templates of .env
+		// are full of NAME= lines.
+		if strings.TrimSpace(os.Getenv(name)) == "" {
+			_ = os.Unsetenv(name)
+		}
+		// envconfig stops at the first value that it cannot read, so each
+		// variable is read in a struct of its own.
+		one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+		if err := envconfig.Process("", one.Interface()); err != nil {
+			mistakes.add(name, explain(field.Type, err))
+			continue
+		}
+		v.Field(i).Set(one.Elem().Field(0))
+	}
+	c.check(mistakes)
+	return c, mistakes.err()
+}
+
+// variables are the fields of config in their order.
+func variables() []reflect.StructField {
+	return reflect.VisibleFields(reflect.TypeFor[config]())
+}
+
+// explain says what a value should have been. envconfig's own text would quote
+// the value.
+func explain(t reflect.Type, err error) string {
+	switch t {
+	case reflect.TypeFor[uint16]():
+		return "is not a number from 0 to 65535"
+	case reflect.TypeFor[bool]():
+		return "is neither true nor false"
+	case reflect.TypeFor[time.Duration]():
+		return "is not a duration: write 15s or 500ms, say"
+	case reflect.TypeFor[slog.Level]():
+		return "is none of debug, info, warn and error"
+	}
+	var parse *envconfig.ParseError
+	if errors.As(err, &parse) {
+		err = parse.Err
+	}
+	return err.Error()
+}
+
+// mistakes are the mistakes in the configuration by variable.
+type mistakes map[string][]string
+
+func (m mistakes) add(name, text string) { m[name] = append(m[name], text) }
+
+// err names every mistake, a line each, in the order of the variables.
+func (m mistakes) err() error {
+	var b strings.Builder
+	for _, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		for _, text := range m[name] {
+			fmt.Fprintf(&b, "\n  %s %s", name, strings.ReplaceAll(text, "\n", "\n  "+name+" "))
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return errors.New("stripe-sidecar cannot start with this configuration:" + b.String())
+}
+
+// check finds what is wrong with values that could be read, and between them.
+func (c config) check(m mistakes) {
+	required := func(name string, set bool, remedy string) {
+		if !set && len(m[name]) == 0 {
+			m.add(name, "is not set: "+remedy)
+		}
+	}
+	required("STRIPE_SECRET_KEY", c.StripeSecretKey.reveal() != "", "take it from https://dashboard.stripe.com/apikeys")
+	required("SUPABASE_URL", c.SupabaseURL.Host != "", "take it from the project's settings, API")
+	required("SUPABASE_ANON_KEY", c.SupabaseAnonKey.reveal() != "", "take it from the project's settings, API keys")
+	required("SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.reveal() != "", "take it from the project's settings, API keys")
+
+	switch key := c.StripeSecretKey.reveal(); {
+	case key == "":
+	case strings.HasPrefix(key, "pk_"):
+		m.add("STRIPE_SECRET_KEY", "is a publishable key, which can create nothing: use the secret key, sk_…")
+	case !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
+		m.add("STRIPE_SECRET_KEY", "is no secret key: it begins with sk_ or, restricted, with rk_")
+	case c.live() && c.StripeAPIBase != (baseURL{}):
+		m.add("STRIPE_API_BASE", "would send a live key to another server than Stripe's: unset it, or use a test key")
+	}
+	if c.live() && c.SiteOrigins.Any() && len(m["SITE_ORIGINS"]) == 0 {
+		m.add("SITE_ORIGINS", "is not set, but the key is a live one, and buyers could be sent to any site: name yours, https://example.com say")
+	}
+	switch role := supabaseRole(c.SupabaseAnonKey); role {
+	case "", "anon":
+	default:
+		m.add("SUPABASE_ANON_KEY", "is a "+role+" key: use the anon key, or sb_publishable_…")
+	}
+	switch role := supabaseRole(c.SupabaseServiceRoleKey); role {
+	case "", "service_role":
+	default:
+		m.add("SUPABASE_SERVICE_ROLE_KEY", "is a key of the role "+role+", which cannot read the customers table: use the service role key, or sb_secret_…")
+	}
+	if !cookieName.MatchString(c.cookieName()) {
+		m.add("SUPABASE_COOKIE_NAME", "is no cookie name: set it to the site's cookieOptions.name")
+	}
+	if c.CheckoutTrialDays > 730 {
+		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
+	}
+	if p := c.PortalConfiguration; p != "" && !strings.HasPrefix(p, "bpc_") {
+		m.add("PORTAL_CONFIGURATION", "is no portal configuration: it begins with bpc_")
+	}
+	if c.CustomersUserColumn == c.CustomersCustomerColumn && c.CustomersUserColumn != "" {
+		m.add("CUSTOMERS_CUSTOMER_COLUMN", "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each")
+	}
+	for name, d := range map[string]time.Duration{"UPSTREAM_TIMEOUT": c.UpstreamTimeout, "SHUTDOWN_TIMEOUT": c.ShutdownTimeout} {
+		if d <= 0 && len(m[name]) == 0 {
+			m.add(name, "must be longer than 0")
+		}
+	}
+	if c.LogFormat != "json" && c.LogFormat != "text" {
+		m.add("LOG_FORMAT", "is neither json nor text")
+	}
+}
+
+// warnings are for a configuration that works but may not be what was meant.
+func (c config) warnings() []string {
+	var w []string
+	if c.SiteOrigins.Any() {
+		w = append(w, "SITE_ORIGINS is not set: buyers may be sent to any site, and no other site's pages can call this service")
+	}
+	return w
+}
+
+// live reports whether real money moves. A key that does not say test is live.
+func (c config) live() bool {
+	key := c.StripeSecretKey.reveal()
+	return (strings.HasPrefix(key, "sk_") || strings.HasPrefix(key, "rk_")) &&
+		!strings.HasPrefix(key[3:], "test_")
+}
+
+// cookieName is the cookie in which the site's @supabase/ssr keeps the session.
+func (c config) cookieName() string {
+	if c.SupabaseCookieName != "" {
+		return c.SupabaseCookieName
+	}
+	label, _, _ := strings.Cut(strings.ToLower(c.SupabaseURL.Hostname()), ".")
+	return "sb-" + label + "-auth-token"
+}
+
+// usage prints the commands and the table of variables.
+func usage(w io.Writer) {
+	fmt.Fprint(w, `stripe-sidecar sells and manages with Stripe for a site on Supabase.
+
+  stripe-sidecar              serve
+  stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,
+                              or for those of the users after one with this ID
+  stripe-sidecar schema       print the SQL for the site's database
+  stripe-sidecar healthcheck  ask the running service whether it serves; exit 0 or 1
+  stripe-sidecar version
+  stripe-sidecar -h
+
+All configuration is in the environment:
+
+`)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, field := range variables() {
+		fmt.Fprintf(table, "  %s\t%s\t%s\n", field.Tag.Get("envconfig"), field.Tag.Get("default"), field.Tag.Get("desc"))
+	}
+	_ = table.Flush()
+}

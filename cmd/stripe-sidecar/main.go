@@ -1,0 +1,88 @@
+// Command stripe-sidecar sells and manages with Stripe for a site whose users
+// sign in with Supabase.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"8space.app/stripe-sidecar/api"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+var version = ""
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program; it returns its exit code: 0 for done, 1 for failed, 2 for
+// a wrong configuration or command line. It stops when ctx ends.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	command, after := "serve", ""
+	switch {
+	case len(args) == 2 && args[0] == "sync":
+		command, after = args[0], args[1]
+	case len(args) == 1:
+		command = args[0]
+	case len(args) > 1:
+		command = "" // only sync takes an argument
+	}
+	switch command {
+	case "-h", "-help", "--help", "help":
+		usage(stdout)
+		return 0
+	case "version":
+		fmt.Fprintln(stdout, versionString())
+		return 0
+	case "schema":
+		_, _ = stdout.Write(api.Schema)
+		return 0
+	case "serve", "sync", "healthcheck":
+	default:
+		usage(stderr)
+		return 2
+	}
+
+	c, err := loadConfig()
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
+	switch command {
+	case "serve":
+		err = serve(ctx, c, stderr)
+	case "sync":
+		err = syncAll(ctx, c, after, stderr)
+	case "healthcheck":
+		err = healthcheck(ctx, c)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "stripe-sidecar:", err)
+		return 1
+	}
+	return 0
+}
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return info.Main.Version + " " + setting.Value
+		}
+	}
+	return info.Main.Version
+}

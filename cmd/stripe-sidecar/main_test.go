@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+// setenv sets the whole environment of the service: what is not named is unset.
+func setenv(t *testing.T, env map[string]string) {
+	t.Helper()
+	for _, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		t.Setenv(name, env[name]) // empty counts as unset
+	}
+	for name := range env {
+		t.Setenv(name, env[name])
+	}
+}
+
+// valid is a configuration that starts, with the changes given.
+func valid(changes ...string) map[string]string {
+	env := map[string]string{
+		"HOST":                      "127.0.0.1",
+		"PORT":                      "0",
+		"STRIPE_SECRET_KEY":         "sk_test_main_tests",
+		"SUPABASE_URL":              "https://abc.supabase.co",
+		"SUPABASE_ANON_KEY":         sandbox.AnonKey,
+		"SUPABASE_SERVICE_ROLE_KEY": sandbox.ServiceRoleKey,
+	}
+	for i := 0; i < len(changes); i += 2 {
+		env[changes[i]] = changes[i+1]
+	}
+	return env
+}
+
+func TestCommands(t *testing.T) {
+	setenv(t, nil)
+	tests := []struct {
+		args           []string
+		code           int
+		stdout, stderr string // what each must hold
+	}{
+		{[]string{"version"}, 0, versionString(), ""},
+		{[]string{"schema"}, 0, string(api.Schema), ""},
+		{[]string{"-h"}, 0, "SUPABASE_SERVICE_ROLE_KEY", ""},
+		{[]string{"help"}, 0, "stripe-sidecar healthcheck", ""},
+		{[]string{"serv"}, 2, "", "stripe-sidecar healthcheck"},
+		{[]string{"version", "please"}, 2, "", "stripe-sidecar healthcheck"},
+		{nil, 2, "", "SUPABASE_URL is not set"},
+	}
+	for _, test := range tests {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), test.args, &stdout, &stderr)
+		if code != test.code || !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) ||
+			(test.stdout == "") != (stdout.Len() == 0) || (test.stderr == "") != (stderr.Len() == 0) {
+			t.Errorf("run(%q) = %d, stdout %q, stderr %q; want %d, %q, %q", test.args, code, &stdout, &stderr, test.code, test.stdout, test.stderr)
+		}
+	}
+}
+
+// TestWrongConfiguration: every mistake at once, by name, and exit code 2.
+func TestWrongConfiguration(t *testing.T) {
+	anon, service := sandbox.LegacyKeys("a-legacy-secret-of-32-characters")
+	tests := []struct {
+		name string
+		env  map[string]string
+		want []string // one for each mistake, in order
+	}{
+		{"nothing set", nil, []string{"STRIPE_SECRET_KEY is not set", "SUPABASE_URL is not set", "SUPABASE_ANON_KEY is not set", "SUPABASE_SERVICE_ROLE_KEY is not set"}},
+		{"white space is not set", valid("SUPABASE_URL", "  "), []string{"SUPABASE_URL is not set"}},
+		{"many at once", valid("PORT", "http", "STRIPE_SECRET_KEY", "pk_test_1", "SUPABASE_URL", "abc.supabase.co", "CHECKOUT_TRIAL_DAYS", "731",
+			"CHECKOUT_AUTOMATIC_TAX", "sure", "CUSTOMERS_TABLE", "public.customers", "TRUSTED_PROXIES", "nginx", "UPSTREAM_TIMEOUT", "15", "SHUTDOWN_TIMEOUT", "-1s",
+			"LOG_LEVEL", "loud", "LOG_FORMAT", "xml", "PORTAL_CONFIGURATION", "pc_1", "SITE_ORIGINS", "*,example.com"),
+			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is no URL", "SITE_ORIGINS \"*\" would let", "SITE_ORIGINS \"example.com\" has no scheme",
+				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no name", "TRUSTED_PROXIES holds \"nginx\"",
+				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL is none", "LOG_FORMAT is neither"}},
+		{"live key and a mock", valid("STRIPE_SECRET_KEY", "sk_live_1", "STRIPE_API_BASE", "http://localhost:12111", "SITE_ORIGINS", "https://a.example"),
+			[]string{"STRIPE_API_BASE would send a live key"}},
+		{"live key without sites", valid("STRIPE_SECRET_KEY", "rk_live_1"), []string{"SITE_ORIGINS is not set, but"}},
+		{"live key with wrong sites", valid("STRIPE_SECRET_KEY", "rk_live_1", "SITE_ORIGINS", "*"), []string{"SITE_ORIGINS \"*\""}},
+		{"no Stripe key", valid("STRIPE_SECRET_KEY", "whsec_1"), []string{"STRIPE_SECRET_KEY is no secret key"}},
+		{"key with a line break inside", valid("STRIPE_SECRET_KEY", "sk_test_1\n2"), []string{"STRIPE_SECRET_KEY holds white space"}},
+		{"new keys swapped", valid("SUPABASE_ANON_KEY", "sb_secret_1", "SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_1"),
+			[]string{"SUPABASE_ANON_KEY is a service_role key", "SUPABASE_SERVICE_ROLE_KEY is a key of the role anon"}},
+		{"old keys swapped", valid("SUPABASE_ANON_KEY", service, "SUPABASE_SERVICE_ROLE_KEY", anon),
+			[]string{"SUPABASE_ANON_KEY is a service_role key", "SUPABASE_SERVICE_ROLE_KEY is a key of the role anon"}},
+		{"URL of one API", valid("SUPABASE_URL", "https://abc.supabase.co/rest/v1/"), []string{"SUPABASE_URL is the URL of one API: leave /rest/v1 out"}},
+		{"endpoint's id for its secret", valid("STRIPE_WEBHOOK_SECRET", "whsec_1, we_2"), []string{"STRIPE_WEBHOOK_SECRET is no signing secret"}},
+		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
+		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is no cookie name"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			setenv(t, test.env)
+			var stdout, stderr bytes.Buffer
+			code := run(t.Context(), nil, &stdout, &stderr)
+			lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")[1:]
+			if code != 2 || len(lines) != len(test.want) {
+				t.Fatalf("run = %d with %d mistakes; want 2 with %d:\n%s", code, len(lines), len(test.want), &stderr)
+			}
+			for i, want := range test.want {
+				if !strings.HasPrefix(lines[i], "  "+want) {
+					t.Errorf("mistake %d = %q; want %q", i, lines[i], want)
+				}
+			}
+			for _, key := range []string{"STRIPE_SECRET_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"} {
+				if value := test.env[key]; value != "" && strings.Contains(stderr.String(), value) {
+					t.Errorf("stderr = %s; want no value of %s", &stderr, key)
+				}
+			}
+		})
+	}
+}
+
+func TestCookieName(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://abc.supabase.co":       "sb-abc-auth-token",
+		"https://ABC.supabase.co/":      "sb-abc-auth-token",
+		"http://127.0.0.1:54321":        "sb-127-auth-token",
+		"http://localhost:54321":        "sb-localhost-auth-token",
+		"https://auth.example.com/base": "sb-auth-auth-token",
+	} {
+		setenv(t, valid("SUPABASE_URL", url))
+		c, err := loadConfig()
+		if got := c.cookieName(); got != want || err != nil {
+			t.Errorf("cookieName with SUPABASE_URL=%s = %q, %v; want %q", url, got, err, want)
+		}
+	}
+	setenv(t, valid("SUPABASE_COOKIE_NAME", "my-auth"))
+	if c, err := loadConfig(); c.cookieName() != "my-auth" || err != nil {
+		t.Errorf("cookieName = %q, %v; want SUPABASE_COOKIE_NAME", c.cookieName(), err)
+	}
+}
+
+// TestSecretsCannotBePrinted tries every way of printing that the service and
+// its libraries use, on the configuration as a whole.
+func TestSecretsCannotBePrinted(t *testing.T) {
+	secrets := valid("STRIPE_SECRET_KEY", "sk_test_HIDE1", "SUPABASE_ANON_KEY", "sb_publishable_HIDE2",
+		"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_HIDE3", "SUPABASE_JWT_SECRET", "HIDE4", "STRIPE_WEBHOOK_SECRET", "whsec_HIDE5, whsec_HIDE6")
+	setenv(t, secrets)
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.StripeSecretKey.reveal() != "sk_test_HIDE1" || c.SupabaseJWTSecret.reveal() != "HIDE4" || len(c.StripeWebhookSecret.reveal()) != 2 {
+		t.Fatalf("loadConfig lost the secrets; want them to be there to hide")
+	}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%p", "%e", "%c", "%U"} {
+		fmt.Fprintf(&out, verb+"\n", c)
+		fmt.Fprintf(&out, verb+"\n", &c)
+		fmt.Fprintf(&out, verb+"\n", c.StripeSecretKey)
+		fmt.Fprintf(&out, verb+"\n", struct{ c config }{c})
+		fmt.Fprintf(&out, verb+"\n", []any{c.SupabaseJWTSecret, map[string]any{"k": c}})
+	}
+	fmt.Fprintln(&out, fmt.Errorf("wrapped: %w %v", io.EOF, c))
+	for _, v := range []any{c, &c, map[string]any{"c": c}} {
+		if err := json.NewEncoder(&out).Encode(v); err != nil {
+			t.Errorf("json of %T = %v; want no error", v, err)
+		}
+		for _, handler := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
+			slog.New(handler).Info("config", "c", v, "key", c.StripeSecretKey, slog.Group("g", "k", c.SupabaseServiceRoleKey))
+		}
+	}
+	printed := out.String()
+	hex := fmt.Sprintf("%x", "HIDE")
+	for _, leak := range []string{"HIDE", hex, strings.ToUpper(hex)} {
+		if i := strings.Index(printed, leak); i >= 0 {
+			t.Errorf("printed %q; want no secret", printed[max(0, i-80):min(len(printed), i+20)])
+		}
+	}
+	if !strings.Contains(printed, redacted) {
+		t.Error("nothing was redacted; want the secrets to have been printed as " + redacted)
+	}
+}
+
+// service is the real program, run in this process.
+type service struct {
+	url  string
+	stop context.CancelFunc // what a signal does
+	done chan int           // the exit code
+	read chan struct{}      // closed when logs is complete
+	logs *bytes.Buffer
+}
+
+// startService runs the program and waits until it listens.
+func startService(t *testing.T, env map[string]string) *service {
+	t.Helper()
+	setenv(t, env)
+	ctx, stop := context.WithCancel(context.Background())
+	s := &service{stop: stop, done: make(chan int, 1), read: make(chan struct{}), logs: &bytes.Buffer{}}
+	reader, writer := io.Pipe()
+	go func() {
+		code := run(ctx, nil, io.Discard, writer)
+		_ = writer.Close()
+		s.done <- code
+	}()
+	lines := bufio.NewReader(reader)
+	for s.url == "" {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the service ended with %d before it listened: %s", <-s.done, s.logs)
+		}
+		s.logs.WriteString(line)
+		var fields struct{ Msg, Addr string }
+		if json.Unmarshal([]byte(line), &fields) == nil && fields.Msg == "listening" {
+			s.url = "http://" + fields.Addr
+		}
+	}
+	go func() { _, _ = io.Copy(s.logs, lines); close(s.read) }()
+	t.Cleanup(func() { stop(); <-s.read })
+	return s
+}
+
+// wait stops the service and returns its exit code and its log.
+func (s *service) wait(t *testing.T) (int, string) {
+	t.Helper()
+	s.stop()
+	code := <-s.done
+	<-s.read
+	return code, s.logs.String()
+}
+
+// TestStop: after the signal /readyz says no, the request in flight is
+// finished, and the program ends with 0.
+func TestStop(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	stripe := sandbox.NewStripe(sandbox.StripeOptions{})
+	stripe.Intercept(func(http.ResponseWriter, *http.Request) bool {
+		close(arrived)
+		<-release
+		return false
+	})
+	stripeServer := httptest.NewServer(stripe)
+	defer stripeServer.Close()
+	s := startService(t, valid("STRIPE_API_BASE", stripeServer.URL))
+
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := http.Post(s.url+"/api/stripe/create-checkout", "application/json", strings.NewReader(
+			`{"priceId":"price_lifetime","mode":"payment","successUrl":"https://a.example","cancelUrl":"https://a.example"}`))
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		answer <- resp.Status
+	}()
+	<-arrived
+	if status := readyz(t, s.url); status != 200 {
+		t.Errorf("GET /readyz before the signal = %d; want 200", status)
+	}
+	s.stop()
+	for readyz(t, s.url) == 200 { // the signal takes a moment to be seen
+	}
+	if status := readyz(t, s.url); status != 503 {
+		t.Errorf("GET /readyz after the signal = %d; want 503", status)
+	}
+	close(release)
+	if got := <-answer; got != "200 OK" {
+		t.Errorf("request in flight = %s; want 200 OK", got)
+	}
+	if code := <-s.done; code != 0 {
+		t.Errorf("exit code = %d; want 0", code)
+	}
+}
+
+func readyz(t *testing.T, url string) int {
+	t.Helper()
+	resp, err := http.Get(url + "/readyz")
+	if err != nil {
+		t.Fatalf("GET /readyz = %v; want an answer", err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestHealthcheck(t *testing.T) {
+	s := startService(t, valid())
+	_, port, _ := strings.Cut(strings.TrimPrefix(s.url, "http://"), ":")
+	t.Setenv("PORT", port)
+	if code := run(t.Context(), []string{"healthcheck"}, io.Discard, io.Discard); code != 0 {
+		t.Errorf("healthcheck of a running service = %d; want 0", code)
+	}
+	if code, _ := s.wait(t); code != 0 {
+		t.Errorf("exit code = %d; want 0", code)
+	}
+	if code := run(t.Context(), []string{"healthcheck"}, io.Discard, io.Discard); code != 1 {
+		t.Errorf("healthcheck of a stopped service = %d; want 1", code)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	setenv(t, valid("PORT", server.URL[strings.LastIndex(server.URL, ":")+1:]))
+	var stderr bytes.Buffer
+	if code := run(t.Context(), nil, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "PORT") {
+		t.Errorf("run on a taken port = %d, %s; want 1 and PORT named", code, &stderr)
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/customers"
+)
+
+const (
+	readTimeout = 10 * time.Second // for a whole request; its body is 64 KiB at most
+	// stopDelay is how long a service that was told to stop goes on taking
+	// requests while /readyz already says no, so that a load balancer that has
+	// not noticed yet loses none.
+	stopDelay = time.Second
+	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
+	// account, so the last of as many would have waited for 20 seconds already.
+	maxInFlight = 2000
+)
+
+// serve runs the service until ctx ends and the requests in flight are done.
+// All of its parts are put together here, and nothing is asked of the network
+// before the first request.
+func serve(ctx context.Context, c config, logs io.Writer) error {
+	logger := newLogger(c, logs)
+	transport := newTransport()
+
+	authenticator, err := auth.New(auth.Config{
+		URL:        c.SupabaseURL.String(),
+		AnonKey:    c.SupabaseAnonKey.reveal(),
+		JWTSecret:  c.SupabaseJWTSecret.reveal(),
+		CookieName: c.cookieName(),
+		Transport:  transport,
+		Timeout:    c.UpstreamTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	store := customers.New(customersConfig(c, transport))
+	bill := billing.New(billingConfig(c, transport), store)
+	var ready atomic.Bool
+	handler := api.New(api.Config{
+		Auth:            authenticator,
+		Billing:         bill,
+		Webhook:         len(c.StripeWebhookSecret) > 0,
+		Logger:          logger,
+		Sites:           c.SiteOrigins.Sites,
+		Prices:          c.AllowedPrices,
+		TrustedProxies:  c.TrustedProxies,
+		UpstreamTimeout: c.UpstreamTimeout,
+		MaxInFlight:     maxInFlight,
+		Ready:           ready.Load,
+	})
+
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      readTimeout + c.UpstreamTimeout + 5*time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    80 << 10, // room for 64 KiB of cookies
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
+	if err != nil {
+		return fmt.Errorf("listen: %w (PORT or HOST)", err)
+	}
+	for _, warning := range c.warnings() {
+		logger.Warn(warning)
+	}
+	ready.Store(true)
+	logger.Info("listening", "addr", listener.Addr().String(), "version", versionString())
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	ready.Store(false)
+	logger.Info("stopping")
+	server.SetKeepAlivesEnabled(false) // callers with open connections look for another replica
+	time.Sleep(min(stopDelay, c.ShutdownTimeout))
+	// Not from ctx, which has ended: requests outlive the signal.
+	stopCtx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(stopCtx); err != nil {
+		_ = server.Close()
+		return fmt.Errorf("requests were still in flight after SHUTDOWN_TIMEOUT (%s)", c.ShutdownTimeout)
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+func customersConfig(c config, transport http.RoundTripper) customers.Config {
+	return customers.Config{
+		URL:            c.SupabaseURL.String(),
+		ServiceRoleKey: c.SupabaseServiceRoleKey.reveal(),
+		Table:          string(c.CustomersTable),
+		UserColumn:     string(c.CustomersUserColumn),
+		CustomerColumn: string(c.CustomersCustomerColumn),
+		Transport:      transport,
+	}
+}
+
+func billingConfig(c config, transport http.RoundTripper) billing.Config {
+	return billing.Config{
+		SecretKey:           c.StripeSecretKey.reveal(),
+		APIBase:             c.StripeAPIBase.String(),
+		Transport:           transport,
+		WebhookSecrets:      c.StripeWebhookSecret.reveal(),
+		PromotionCodes:      c.CheckoutPromotionCodes,
+		AutomaticTax:        c.CheckoutAutomaticTax,
+		TaxIDCollection:     c.CheckoutTaxIDCollection,
+		TrialDays:           int64(c.CheckoutTrialDays),
+		OneSubscription:     c.CheckoutOneSubscription,
+		PortalConfiguration: c.PortalConfiguration,
+	}
+}
+
+// newTransport returns the connections to Stripe and Supabase. Unlike Go's
+// default it keeps as many idle ones as there were requests at once, so that a
+// burst over HTTP/1.1 does not end in a TLS handshake for every call. It sets no
+// time-out for an answer: every call carries its request's deadline.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 1024,
+		IdleConnTimeout:     90 * time.Second,
+		TLSHandshakeTimeout: 5 * time.Second,
+	}
+}
+
+func newLogger(c config, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// healthcheck asks the service of the same configuration whether it serves, for
+// images without a shell or curl.
+func healthcheck(ctx context.Context, c config) error {
+	host := c.Host
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, strconv.Itoa(int(c.Port)))+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+	"golang.org/x/time/rate"
+
+	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/customers"
+)
+
+const (
+	// Calls a second to Stripe, of the 100 it takes from an account in live mode
+	// and the 25 in test mode; the rest is for buyers.
+	// https://docs.stripe.com/rate-limits
+	syncRateLive, syncRateTest = 50, 15
+
+	syncPage    = 200 // customers held in memory
+	syncWorkers = 16  // customers worked on at once
+	// syncTimeout is for one customer; it has one call for each hundred
+	// subscriptions or purchases, and waits its turn for each.
+	syncTimeout = 2 * time.Minute
+)
+
+// syncAll writes the tables subscriptions and purchases anew for every Customer
+// in the customers table, for the day when webhooks were down. It goes by the
+// users' IDs and begins after the one given; what it has not done when it
+// fails or ctx ends, it says how to go on with.
+func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
+	transport := newTransport()
+	perSecond := syncRateTest
+	if c.live() {
+		perSecond = syncRateLive
+	}
+	store := customers.New(customersConfig(c, transport))
+	bill := billing.New(billingConfig(c, limited{transport, rate.NewLimiter(rate.Limit(perSecond), 1)}), store)
+
+	counting, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
+	defer cancel()
+	total, err := store.Count(counting, after)
+	if err != nil {
+		return err
+	}
+	var done atomic.Int64
+	stopProgress := showProgress(out, &done, total)
+	defer stopProgress()
+	for {
+		reading, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
+		page, err := store.Page(reading, after, syncPage)
+		cancel()
+		if err == nil {
+			err = syncCustomers(ctx, bill, page, &done)
+		}
+		if err != nil {
+			stopProgress()
+			if after != "" {
+				fmt.Fprintf(out, "stopped; go on with: stripe-sidecar sync %s\n", after)
+			}
+			return err
+		}
+		if len(page) < syncPage {
+			return nil
+		}
+		after = page[len(page)-1].UserID
+	}
+}
+
+func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.Record, done *atomic.Int64) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(syncWorkers)
+	for _, record := range page {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+			defer cancel()
+			if err := bill.SyncCustomer(ctx, record.CustomerID); err != nil {
+				return fmt.Errorf("customer %s of user %s: %w", record.CustomerID, record.UserID, err)
+			}
+			done.Add(1)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// limited keeps calls to a rate.
+type limited struct {
+	next    http.RoundTripper
+	limiter *rate.Limiter
+}
+
+func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := l.limiter.Wait(r.Context()); err != nil {
+		return nil, err
+	}
+	return l.next.RoundTrip(r)
+}
+
+// showProgress prints how far it is: on a terminal once a second in one line,
+// elsewhere a line every ten seconds. The function it returns prints the last
+// line and ends it; it may be called twice.
+func showProgress(out io.Writer, done *atomic.Int64, total int64) (stop func()) {
+	begun := time.Now()
+	every, start, end := 10*time.Second, "", "\n"
+	f, isFile := out.(*os.File)
+	terminal := isFile && term.IsTerminal(int(f.Fd()))
+	if terminal {
+		every, start, end = time.Second, "\r\x1b[K", ""
+	}
+	show := func(end string) {
+		n := done.Load()
+		elapsed := time.Since(begun)
+		line := fmt.Sprintf("%s%d of %d customers, %.1f/s", start, n, total, float64(n)/elapsed.Seconds())
+		if n > 0 && n < total {
+			left := time.Duration(float64(elapsed) / float64(n) * float64(total-n))
+			line += fmt.Sprintf(", %s left", left.Round(time.Second))
+		}
+		fmt.Fprint(out, line, end)
+	}
+	stopping, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				show(end)
+			case <-stopping:
+				show("\n")
+				return
+			}
+		}
+	}()
+	first := true
+	return func() {
+		if first {
+			first = false
+			close(stopping)
+			<-stopped
+		}
+	}
+}

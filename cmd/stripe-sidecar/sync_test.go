@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+// TestSync: after webhooks were down, one command writes what they would have.
+func TestSync(t *testing.T) {
+	stripe, supabase, env := surroundings(t, sandbox.StripeOptions{})
+	url, _ := startProcess(t, env)
+	var users []sandbox.User
+	for i := range 4 {
+		u := supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
+		users = append(users, u)
+		if status, err := buy(t, url, supabase.SignIn(u.ID).AccessToken); status != 200 || err != nil {
+			t.Fatalf("create-checkout = %d, %v; want 200", status, err)
+		}
+	}
+	slices.SortFunc(users, func(a, b sandbox.User) int { return strings.Compare(a.ID, b.ID) })
+	customer := map[string]string{}
+	for _, row := range supabase.Rows("customers") {
+		customer[row["id"].(string)] = row["stripe_customer_id"].(string)
+	}
+	for i, u := range users[:3] {
+		stripe.AddSubscription(customer[u.ID], "price_basic_monthly", []string{"active", "canceled", "past_due"}[i])
+	}
+	for _, s := range stripe.CheckoutSessions()[:2] {
+		stripe.PayCheckout(s.ID)
+	}
+	stripe.DeleteCustomer(customer[users[3].ID]) // no more to Stripe than a Customer that never was
+	supabase.Insert("customers", map[string]any{"id": "99999999-9999-4999-8999-999999999999", "stripe_customer_id": nil})
+	setenv(t, env)
+
+	sync := func(want int, args ...string) string {
+		t.Helper()
+		var stderr bytes.Buffer
+		if code := run(t.Context(), append([]string{"sync"}, args...), io.Discard, &stderr); code != want {
+			t.Errorf("sync %v = %d, %s; want %d", args, code, &stderr, want)
+		}
+		return stderr.String()
+	}
+	if got := sync(0); !strings.Contains(got, "4 of 4 customers") {
+		t.Errorf("sync printed %q; want 4 of 4 customers", got)
+	}
+	rows := map[string]map[string]any{}
+	for _, row := range supabase.Rows("subscriptions") {
+		rows[row["id"].(string)] = row
+	}
+	if len(rows) != len(stripe.Subscriptions()) {
+		t.Errorf("rows = %d; want %d", len(rows), len(stripe.Subscriptions()))
+	}
+	for _, s := range stripe.Subscriptions() {
+		row := rows[s.ID]
+		if row["status"] != s.Status || row["stripe_customer_id"] != s.Customer || row["price_id"] != s.Price || customer[row["user_id"].(string)] != s.Customer {
+			t.Errorf("row = %v; want %+v", row, s)
+		}
+	}
+
+	// Stripe fails: the command says how to go on, and goes on there.
+	stripe.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		refuse := r.URL.Query().Get("customer") == customer[users[2].ID]
+		if refuse {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return refuse
+	})
+	if got := sync(1, users[0].ID); !strings.Contains(got, "go on with: stripe-sidecar sync "+users[0].ID) || !strings.Contains(got, customer[users[2].ID]) {
+		t.Errorf("failing sync printed %q; want the customer it failed at and how to go on", got)
+	}
+	stripe.Intercept(nil)
+	stripe.ForgetCalls()
+	if got := sync(0, users[1].ID); !strings.Contains(got, "2 of 2 customers") {
+		t.Errorf("sync from the second user on printed %q; want 2 of 2 customers", got)
+	}
+	for _, call := range stripe.CallsTo("GET", "/v1/subscriptions") {
+		if id := call.Query.Get("customer"); id == customer[users[0].ID] || id == customer[users[1].ID] {
+			t.Errorf("sync from the second user on asked for %s; want only those after", id)
+		}
+	}
+}

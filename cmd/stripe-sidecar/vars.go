@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"8space.app/stripe-sidecar/api"
+)
+
+// The types of the variables. Each checks itself when envconfig decodes it, and
+// none quotes a value in its error that could be a secret in the wrong place.
+
+// secret is a key. It cannot be printed by fmt, encoding/json or log/slog: what
+// asks a value how to print it is told, and what does not (%p, or reflection on
+// an unexported field) sees a pointer.
+type secret struct{ value *string }
+
+// reveal returns the key, "" when it is not set.
+func (s secret) reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+func (s *secret) Decode(value string) error {
+	value = strings.TrimSpace(value)
+	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("holds white space or letters that no key has: paste it again")
+	}
+	s.value = &value
+	return nil
+}
+
+// secrets is a comma-separated list of webhook secrets.
+type secrets []secret
+
+func (s *secrets) Decode(value string) error {
+	var entries list
+	_ = entries.Decode(value)
+	for _, entry := range entries {
+		var one secret
+		if err := one.Decode(entry); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(entry, "whsec_") {
+			return errors.New("is no signing secret: it begins with whsec_ and stands beside the endpoint in the dashboard")
+		}
+		*s = append(*s, one)
+	}
+	return nil
+}
+
+func (s secrets) reveal() []string {
+	var values []string
+	for _, one := range s {
+		values = append(values, one.reveal())
+	}
+	return values
+}
+
+const redacted = "[redacted]"
+
+// Format serves every verb: for %d and the like, String would not be asked.
+func (s secret) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
+func (s secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// baseURL is an http or https URL to which paths are appended.
+type baseURL struct{ url.URL }
+
+func (b *baseURL) Decode(value string) error {
+	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(value), "/"))
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return errors.New("is no URL: write https://host or http://host:port")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("has more than scheme, host and path: write https://host or http://host:port")
+	case strings.HasSuffix(u.Path, "/v1"):
+		return errors.New("is the URL of one API: leave " + u.Path + " out")
+	}
+	b.URL = *u
+	return nil
+}
+
+// list is a comma-separated list.
+type list []string
+
+func (l *list) Decode(value string) error {
+	for entry := range strings.SplitSeq(value, ",") {
+		if entry = strings.TrimSpace(entry); entry != "" {
+			*l = append(*l, entry)
+		}
+	}
+	return nil
+}
+
+// sites are the origins that are served.
+type sites struct{ api.Sites }
+
+func (s *sites) Decode(value string) (err error) {
+	s.Sites, err = api.ParseSites(value)
+	return err
+}
+
+// prefixes are addresses and ranges in CIDR notation, comma-separated.
+type prefixes []netip.Prefix
+
+func (p *prefixes) Decode(value string) error {
+	var entries list
+	_ = entries.Decode(value)
+	for _, entry := range entries {
+		prefix, err := netip.ParsePrefix(entry)
+		if err != nil {
+			addr, err := netip.ParseAddr(entry)
+			if err != nil {
+				return fmt.Errorf("holds %q, which is no address and no range: write 10.0.0.0/8 or 10.1.2.3, say", entry)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		*p = append(*p, prefix.Masked())
+	}
+	return nil
+}
+
+// identifier is the name of a table or column as PostgreSQL takes it unquoted.
+type identifier string
+
+var identifierPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+
+func (i *identifier) Decode(value string) error {
+	value = strings.TrimSpace(value)
+	if !identifierPattern.MatchString(value) {
+		return errors.New("is no name of a table or column: use letters, digits and _ only, without the schema")
+	}
+	*i = identifier(value)
+	return nil
+}
+
+// cookieName is a cookie's name: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
+var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+// supabaseRole returns the role that a Supabase key was made for, "" when the
+// key does not tell. https://supabase.com/docs/guides/api/api-keys
+func supabaseRole(key secret) string {
+	switch k := key.reveal(); {
+	case strings.HasPrefix(k, "sb_publishable_"):
+		return "anon"
+	case strings.HasPrefix(k, "sb_secret_"):
+		return "service_role"
+	default:
+		parts := strings.Split(k, ".")
+		if len(parts) != 3 {
+			return ""
+		}
+		claims, _ := base64.RawURLEncoding.DecodeString(parts[1])
+		var role struct{ Role string }
+		_ = json.Unmarshal(claims, &role)
+		return role.Role
+	}
+}
