@@ -1,0 +1,43 @@
+# A new user needs two of these: make run, and make test.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The race detector needs a C compiler.
+RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
+
+.PHONY: run serve test lint build image bench clean
+
+run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
+	@exec bin/sandbox
+
+serve: build ## the service, with its variables from the environment and .env
+	@set -a; if [ -f .env ]; then . ./.env; fi; exec bin/stripe-sidecar
+
+test: lint ## everything that must hold; under CI=true a skipped test fails
+ifeq ($(CI),true)
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	go test -race -v ./... >"$$log" 2>&1; status=$$?; \
+	grep -avE '^ *(=== |--- PASS|--- BENCH|PASS$$)' "$$log"; \
+	if grep -aqE '^ *--- SKIP' "$$log"; then echo 'a test was skipped, which is a failure here'; exit 1; fi; \
+	exit $$status
+else
+	go test $(RACE) ./...
+endif
+
+lint: ## formatting, vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+build: ## bin/stripe-sidecar and bin/sandbox, static
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+
+image: ## the container image stripe-sidecar
+	docker build --build-arg VERSION=$(VERSION) -t stripe-sidecar .
+
+bench: ## benchmarks of the handlers
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
