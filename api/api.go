@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-chi/httprate"
+
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 )
@@ -37,15 +39,20 @@ type Config struct {
 	Billing         *billing.Billing
 	Webhook         bool // whether Events are taken; Billing must have a secret then
 	Logger          *slog.Logger
+	Metrics         *Metrics
 	Sites           Sites
 	Prices          []string       // the Price IDs that may be bought; empty for any
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration  // for one request's work at Stripe and Supabase together
+	RatePerMinute   int            // requests to the two POST endpoints per client address; 0 for no limit
 	MaxInFlight     int            // requests worked on at once; beyond that 503
 	Ready           func() bool    // false from the moment the service is told to stop
 }
 
-type service struct{ Config }
+type service struct {
+	Config
+	limiter *httprate.RateLimiter // nil for no limit
+}
 
 type route struct {
 	method, path string
@@ -54,12 +61,13 @@ type route struct {
 
 func (s *service) routes() []route {
 	routes := []route{
-		{"POST", "/api/stripe/create-checkout", s.Auth.Middleware(s.endpoint(s.createCheckout))},
-		{"POST", "/api/stripe/create-portal", s.Auth.Middleware(s.endpoint(s.createPortal))},
+		{"POST", "/api/stripe/create-checkout", s.limited(s.Auth.Middleware(s.endpoint(s.createCheckout)))},
+		{"POST", "/api/stripe/create-portal", s.limited(s.Auth.Middleware(s.endpoint(s.createPortal)))},
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 		{"GET", "/healthz", http.HandlerFunc(s.healthz)},
 		{"GET", "/readyz", http.HandlerFunc(s.readyz)},
+		{"GET", "/metrics", s.Metrics.handler()},
 	}
 	if s.Webhook {
 		routes = append(routes, route{"POST", "/api/stripe/webhook", s.endpoint(s.webhook)})
@@ -69,11 +77,15 @@ func (s *service) routes() []route {
 
 // New returns the handler of the whole service.
 func New(c Config) http.Handler {
-	s := &service{c}
+	s := &service{Config: c}
+	if c.RatePerMinute > 0 {
+		s.limiter = httprate.NewRateLimiter(c.RatePerMinute, time.Minute,
+			httprate.WithResponseHeaders(httprate.ResponseHeaders{RetryAfter: "Retry-After"}))
+	}
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
 	for _, route := range s.routes() {
-		mux.Handle(route.method+" "+route.path, route.handler)
+		mux.Handle(route.method+" "+route.path, s.named(route.path, route.handler))
 		methods[route.path] = append(methods[route.path], route.method)
 		if route.method == "GET" {
 			methods[route.path] = append(methods[route.path], "HEAD")

@@ -20,7 +20,8 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	caller := "guest " + s.clientAddr(r).String()
+	addr, _ := s.clientAddr(r)
+	caller := "guest " + addr.String()
 	if user != nil {
 		entryOf(r.Context()).userID = user.ID
 		request.User = billing.User{ID: user.ID, Email: user.Email}

@@ -9,9 +9,11 @@ import (
 
 // clientAddr returns the address that a request comes from: the peer's or,
 // where that is a trusted proxy, the last one in X-Forwarded-For that is none.
-// Anything further left may be the caller's own invention.
-func (s *service) clientAddr(r *http.Request) netip.Addr {
-	addr := parseAddr(r.RemoteAddr)
+// Anything further left may be the caller's own invention. known is false for a
+// trusted proxy that does not say whom it asks for.
+func (s *service) clientAddr(r *http.Request) (addr netip.Addr, known bool) {
+	addr = parseAddr(r.RemoteAddr)
+	known = !s.trusted(addr)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		if !s.trusted(addr) {
@@ -21,9 +23,9 @@ func (s *service) clientAddr(r *http.Request) netip.Addr {
 		if !next.IsValid() {
 			break
 		}
-		addr = next
+		addr, known = next, true
 	}
-	return addr
+	return addr, known
 }
 
 func (s *service) trusted(addr netip.Addr) bool {

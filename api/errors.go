@@ -46,6 +46,8 @@ var (
 	errEventTooLarge  = &answer{status: http.StatusRequestEntityTooLarge, text: "The event is larger than 1 MiB"}
 	errEventNotStored = &answer{status: http.StatusInternalServerError, text: "The event could not be stored. Please send it again."}
 
+	errRateLimited = &answer{status: http.StatusTooManyRequests, text: "Too many requests. Please try again later."}
+
 	errInternal = &answer{status: http.StatusInternalServerError, text: "Something went wrong. Please try again."}
 	errStripe   = &answer{status: http.StatusInternalServerError, text: "The payment provider could not complete the request. Please try again."}
 	errReused   = &answer{status: http.StatusInternalServerError, text: "This Idempotency-Key was used before with another request. Use a new one."}

@@ -3,7 +3,7 @@ package api
 // Routes lists "METHOD path" of every route, for the test that holds openapi.yaml to them.
 func Routes() []string {
 	var list []string
-	for _, r := range (&service{Config{Webhook: true}}).routes() {
+	for _, r := range (&service{Config: Config{Webhook: true, Metrics: NewMetrics()}}).routes() {
 		list = append(list, r.method+" "+r.path)
 	}
 	return list

@@ -9,6 +9,7 @@ import (
 	"path"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,13 +23,18 @@ type entry struct {
 	userID          string
 	stripeRequestID string
 	event           billing.Event
-	err             error // the private cause of a failure
+	route           string // the pattern that the path fits, "" for none
+	traceparent     string // the caller's W3C trace context, "" for none
+	err             error  // the private cause of a failure
 }
 
 type entryKey struct{}
 
 // entryOf returns the log entry of the request, which logged has put there.
 func entryOf(ctx context.Context) *entry { return ctx.Value(entryKey{}).(*entry) }
+
+// https://www.w3.org/TR/trace-context/#traceparent-header
+var validTraceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
 var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
@@ -43,6 +49,9 @@ func (s *service) logged(next http.Handler) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		e := &entry{}
+		if t := r.Header.Get("Traceparent"); validTraceparent.MatchString(t) {
+			e.traceparent = t
+		}
 		sw := &statusWriter{ResponseWriter: w}
 		r = r.WithContext(context.WithValue(r.Context(), entryKey{}, e))
 
@@ -74,6 +83,9 @@ func (s *service) logged(next http.Handler) http.Handler {
 				attrs = append(attrs, slog.String(name, value))
 			}
 		}
+		if e.traceparent != "" {
+			known("trace_id", e.traceparent[3:35])
+		}
 		known("user_id", e.userID)
 		known("event_id", e.event.ID)
 		known("event_type", e.event.Type)
@@ -82,6 +94,8 @@ func (s *service) logged(next http.Handler) http.Handler {
 			known("err", e.err.Error())
 		}
 		s.Logger.LogAttrs(r.Context(), level, "request", attrs...)
+		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
+		s.Metrics.durations.WithLabelValues(e.route).Observe(time.Since(start).Seconds())
 	})
 }
 
@@ -114,11 +128,42 @@ func (s *service) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case inFlight <- struct{}{}:
-			defer func() { <-inFlight }()
+			s.Metrics.inFlight.Inc()
+			defer func() { <-inFlight; s.Metrics.inFlight.Dec() }()
 			next.ServeHTTP(w, r)
 		default:
 			fail(w, r, errOverloaded)
 		}
+	})
+}
+
+// named notes the route, for the metrics.
+func (s *service) named(route string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		entryOf(r.Context()).route = route
+		next.ServeHTTP(w, r)
+	})
+}
+
+// limited refuses a client that calls too often. Who is behind a trusted proxy
+// that does not tell is not limited: it would be all of them or nobody.
+func (s *service) limited(next http.Handler) http.Handler {
+	if s.limiter == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		addr, known := s.clientAddr(r)
+		bits := addr.BitLen()
+		if addr.Is6() {
+			bits = 64 // what one customer of a provider has at least
+		}
+		prefix, _ := addr.Prefix(bits)
+		if known && s.limiter.OnLimit(w, r, prefix.String()) {
+			s.Metrics.rateLimited.Inc()
+			fail(w, r, errRateLimited)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

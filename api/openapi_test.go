@@ -84,6 +84,7 @@ func TestOpenAPI(t *testing.T) {
 		s.api.Prices = []string{"price_pro_monthly", "price_lifetime", "price_1234567890"}
 		s.api.Ready = func() bool { return ready }
 		s.api.MaxInFlight = 1
+		s.api.RatePerMinute = 1
 		s.billing.WebhookSecrets = []string{whsec}
 	})
 	_, session := w.signUp("ada@example.com")
@@ -172,6 +173,11 @@ func TestOpenAPI(t *testing.T) {
 	send("POST", hook, strings.Repeat(" ", 1<<20+1))
 	send("POST", hook, `{}`, "Origin", "https://evil.example")
 
+	for _, path := range []string{checkout, portal} {
+		w.do("POST", path, `{}`, "X-Forwarded-For", "203.0.113.7")
+		send("POST", path, `{}`, "X-Forwarded-For", "203.0.113.7")
+	}
+
 	// Stripe, then the customers table, then Auth fail; then the load is too high.
 	fail := func(rw http.ResponseWriter, _ *http.Request) bool { rw.WriteHeader(500); return true }
 	w.stripe.Intercept(stripeAnswers("/v1/billing_portal/sessions", 400, `{"error":{"type":"invalid_request_error","message":"No such price: 'price_1234567890'"}}`))
@@ -206,6 +212,7 @@ func TestOpenAPI(t *testing.T) {
 
 	send("GET", "/api/stripe/buttons.js", "")
 	send("GET", "/api/stripe/openapi.yaml", "")
+	send("GET", "/metrics", "")
 	send("GET", "/healthz", "")
 	send("GET", "/readyz", "")
 	ready = false

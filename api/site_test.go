@@ -68,6 +68,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 			TrustedProxies:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 			UpstreamTimeout: 10 * time.Second,
 			MaxInFlight:     1000,
+			Metrics:         api.NewMetrics(),
 			Ready:           func() bool { return true },
 		},
 	}
@@ -92,6 +93,9 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	set(&s.billing.APIBase, stripeURL)
 	s.api.Webhook = len(s.billing.WebhookSecrets) > 0
 
+	s.auth.Transport = s.api.Metrics.Transport(api.UpstreamAuth, s.auth.Transport)
+	s.customers.Transport = s.api.Metrics.Transport(api.UpstreamDatabase, s.customers.Transport)
+	s.billing.Transport = s.api.Metrics.Transport(api.UpstreamStripe, s.billing.Transport)
 	authenticator, err := auth.New(s.auth)
 	if err != nil {
 		tb.Fatalf("auth.New = %v; want no error", err)

@@ -27,9 +27,18 @@ func (s *service) webhook(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	entryOf(r.Context()).event = event
-	if err := s.Billing.HandleEvent(r.Context(), event); err != nil {
+	handled, err := s.Billing.HandleEvent(r.Context(), event)
+	count := func(eventType, outcome string) { s.Metrics.events.WithLabelValues(eventType, outcome).Inc() }
+	switch {
+	case err != nil:
+		count(event.Type, "failed")
 		return fmt.Errorf("%w: %w", errEventNotStored, err)
+	case !handled:
+		count("other", "ignored")
+		respond(w, http.StatusOK, map[string]string{"status": "ignored"})
+	default:
+		count(event.Type, "stored")
+		respond(w, http.StatusOK, map[string]string{"status": "stored"})
 	}
-	respond(w, http.StatusOK, map[string]string{"status": "stored"})
 	return nil
 }

@@ -44,11 +44,12 @@ type config struct {
 	CustomersUserColumn     identifier `envconfig:"CUSTOMERS_USER_COLUMN" default:"id" desc:"its column with the user's ID"`
 	CustomersCustomerColumn identifier `envconfig:"CUSTOMERS_CUSTOMER_COLUMN" default:"stripe_customer_id" desc:"its column with the Customer's ID"`
 
-	TrustedProxies  prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
-	UpstreamTimeout time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
-	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`
-	LogLevel        slog.Level    `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
-	LogFormat       string        `envconfig:"LOG_FORMAT" default:"json" desc:"json or text"`
+	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the two POST endpoints per client address; 0 for no limit"`
+	TrustedProxies     prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
+	UpstreamTimeout    time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
+	ShutdownTimeout    time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`
+	LogLevel           slog.Level    `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat          string        `envconfig:"LOG_FORMAT" default:"json" desc:"json or text"`
 }
 
 // loadConfig reads and checks the environment. Its error names every mistake,

@@ -34,31 +34,33 @@ const (
 // before the first request.
 func serve(ctx context.Context, c config, logs io.Writer) error {
 	logger := newLogger(c, logs)
-	transport := newTransport()
+	transport, metrics := newTransport(), api.NewMetrics()
 
 	authenticator, err := auth.New(auth.Config{
 		URL:        c.SupabaseURL.String(),
 		AnonKey:    c.SupabaseAnonKey.reveal(),
 		JWTSecret:  c.SupabaseJWTSecret.reveal(),
 		CookieName: c.cookieName(),
-		Transport:  transport,
+		Transport:  metrics.Transport(api.UpstreamAuth, transport),
 		Timeout:    c.UpstreamTimeout,
 	})
 	if err != nil {
 		return err
 	}
-	store := customers.New(customersConfig(c, transport))
-	bill := billing.New(billingConfig(c, transport), store)
+	store := customers.New(customersConfig(c, metrics.Transport(api.UpstreamDatabase, transport)))
+	bill := billing.New(billingConfig(c, metrics.Transport(api.UpstreamStripe, transport)), store)
 	var ready atomic.Bool
 	handler := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
 		Webhook:         len(c.StripeWebhookSecret) > 0,
 		Logger:          logger,
+		Metrics:         metrics,
 		Sites:           c.SiteOrigins.Sites,
 		Prices:          c.AllowedPrices,
 		TrustedProxies:  c.TrustedProxies,
 		UpstreamTimeout: c.UpstreamTimeout,
+		RatePerMinute:   int(c.RateLimitPerMinute),
 		MaxInFlight:     maxInFlight,
 		Ready:           ready.Load,
 	})

@@ -78,40 +78,35 @@ func signedAt(signature string) time.Time {
 // HandleEvent brings the site's tables to the present state of what the Event
 // is about. An Event only says that something has changed: the object is
 // fetched anew, so that Events may come late, twice, and in any order. It
-// returns nil once everything is stored, and for an Event that means nothing
-// to this service.
+// returns without an error once everything is stored; ours is false for an
+// Event that means nothing to this service.
 //
 // Errors: ErrCustomersUnavailable, *StripeError; the Event should come again.
 //
 // https://docs.stripe.com/webhooks#event-ordering
-func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
-	if e.account != "" {
-		return nil
-	}
-	sync := func(handle func(context.Context, string) error) error {
-		if e.object.ID == "" {
-			return fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
-		}
-		return handle(ctx, e.object.ID)
-	}
-	switch e.Type {
-	case "checkout.session.completed", "checkout.session.async_payment_succeeded",
-		"checkout.session.async_payment_failed", "checkout.session.expired":
-		return sync(b.syncCheckoutSession)
-	case "invoice.paid", "invoice.payment_failed":
-		return sync(b.syncInvoice)
-	case "customer.deleted":
-		return sync(b.forgetCustomer)
-	case "charge.refunded":
-		return b.syncPayment(ctx, e)
-	}
+func (b *Billing) HandleEvent(ctx context.Context, e Event) (ours bool, err error) {
+	var sync func(ctx context.Context, id string) error
 	switch {
+	case e.account != "":
+		return false, nil
+	case e.Type == "charge.refunded", strings.HasPrefix(e.Type, "charge.dispute."):
+		return true, b.syncPayment(ctx, e)
+	case e.Type == "checkout.session.completed", e.Type == "checkout.session.expired",
+		e.Type == "checkout.session.async_payment_succeeded", e.Type == "checkout.session.async_payment_failed":
+		sync = b.syncCheckoutSession
 	case strings.HasPrefix(e.Type, "customer.subscription."):
-		return sync(b.syncSubscription)
-	case strings.HasPrefix(e.Type, "charge.dispute."):
-		return b.syncPayment(ctx, e)
+		sync = b.syncSubscription
+	case e.Type == "invoice.paid", e.Type == "invoice.payment_failed":
+		sync = b.syncInvoice
+	case e.Type == "customer.deleted":
+		sync = b.forgetCustomer
+	default:
+		return false, nil
 	}
-	return nil
+	if e.object.ID == "" {
+		return true, fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
+	}
+	return true, sync(ctx, e.object.ID)
 }
 
 // syncInvoice writes the subscription that an invoice is for, if any.
