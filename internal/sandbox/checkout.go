@@ -33,10 +33,11 @@ type LineItem struct {
 
 type checkoutSession struct {
 	CheckoutSession
-	customerEmail, customerCreation string
-	subscription, paymentIntent     string
-	created, expires                time.Time
-	request                         params
+	customerEmail, customerCreation      string
+	buyerEmail                           string // as the buyer gave it
+	subscription, paymentIntent, invoice string
+	created, expires                     time.Time
+	request                              params
 }
 
 // PortalSession is a Billing Portal Session.
@@ -59,7 +60,7 @@ func (s *Stripe) CheckoutSessions() []CheckoutSession {
 	defer s.mu.Unlock()
 	var all []CheckoutSession
 	for c := range s.checkouts.all {
-		c.expire(s.o.Now())
+		s.expire(c)
 		out := c.CheckoutSession
 		out.Metadata, out.LineItems, out.Params = maps.Clone(out.Metadata), slices.Clone(out.LineItems), cloneValues(out.Params)
 		all = append(all, out)
@@ -78,11 +79,6 @@ func (s *Stripe) PortalSessions() []PortalSession {
 		all = append(all, out)
 	}
 	return all
-}
-
-// publicURL is where the hosted pages are as the client sees them.
-func (s *Stripe) publicURL(q *request) string {
-	return strings.TrimSuffix(cmp.Or(s.o.PublicURL, "http://"+q.Host), "/")
 }
 
 func (s *Stripe) createCheckoutSession(q *request) (any, *stripeError) {
@@ -112,9 +108,9 @@ func (s *Stripe) createCheckoutSession(q *request) (any, *stripeError) {
 		return nil, err
 	}
 	c.LineItems = items
-	c.URL = s.publicURL(q) + "/c/pay/" + c.ID
+	c.URL = s.base + "/c/pay/" + c.ID
 	s.checkouts.put(c.ID, c)
-	return s.checkoutJSON(c, q.now), nil
+	return s.checkoutJSON(c), nil
 }
 
 // checkCheckout holds the rules that the schema cannot express.
@@ -199,6 +195,9 @@ func (s *Stripe) parseLineItems(q *request) ([]LineItem, *stripeError) {
 	if len(given) == 0 {
 		return nil, missing("line_items")
 	}
+	if q.text("mode") == "subscription" && len(given) > 1 {
+		return nil, notImitated("line_items[1]")
+	}
 	var items []LineItem
 	recurring := 0
 	for i, g := range given {
@@ -234,34 +233,62 @@ func (s *Stripe) parseLineItems(q *request) ([]LineItem, *stripeError) {
 }
 
 // expire ends a session whose time is over.
-func (c *checkoutSession) expire(now time.Time) {
-	if c.Status == "open" && now.After(c.expires) {
-		c.Status = "expired"
+func (s *Stripe) expire(c *checkoutSession) {
+	if c.Status == "open" && s.o.Now().After(c.expires) {
+		s.expireNow(c)
 	}
 }
 
-func (s *Stripe) amount(c *checkoutSession) (total int64) {
+func (s *Stripe) expireNow(c *checkoutSession) {
+	c.Status = "expired"
+	s.emit("checkout.session.expired", s.checkoutJSON(c))
+}
+
+// trialDays are those of the subscription that is sold, 0 if there is no trial.
+func (c *checkoutSession) trialDays() int {
+	days, _ := c.request.at("subscription_data", "trial_period_days").(int)
+	return days
+}
+
+// amount is what is to pay now for an item: a trial costs nothing.
+func (s *Stripe) amount(c *checkoutSession, item LineItem) int64 {
+	p := s.prices.byID[item.Price]
+	if p.interval != "" && c.trialDays() > 0 {
+		return 0
+	}
+	return item.Quantity * p.unitAmount
+}
+
+func (s *Stripe) total(c *checkoutSession) (total int64) {
 	for _, item := range c.LineItems {
-		total += item.Quantity * s.prices.byID[item.Price].unitAmount
+		total += s.amount(c, item)
 	}
 	return total
 }
 
-func (s *Stripe) checkoutJSON(c *checkoutSession, now time.Time) object {
-	c.expire(now)
+// email is the buyer's address as far as it is known.
+func (s *Stripe) email(c *checkoutSession) string {
+	if c.buyerEmail != "" {
+		return c.buyerEmail
+	}
+	if known := s.customers.byID[c.Customer]; known != nil {
+		return known.Email
+	}
+	return c.customerEmail
+}
+
+func (s *Stripe) checkoutJSON(c *checkoutSession) object {
+	s.expire(c)
 	pageURL := c.URL
 	if c.Status != "open" {
 		pageURL = ""
 	}
-	email := c.customerEmail
-	if known := s.customers.byID[c.Customer]; known != nil {
-		email = known.Email
-	}
+	email := s.email(c)
 	var details any
 	if email != "" {
 		details = object{"email": email, "name": nil, "phone": nil, "address": nil, "tax_exempt": "none", "tax_ids": nil}
 	}
-	amount := s.amount(c)
+	amount := s.total(c)
 	return object{
 		"id": c.ID, "object": "checkout.session", "livemode": false, "created": c.created.Unix(), "expires_at": c.expires.Unix(),
 		"mode": c.Mode, "status": c.Status, "payment_status": c.PaymentStatus, "url": orNull(pageURL), "ui_mode": "hosted",
@@ -270,7 +297,7 @@ func (s *Stripe) checkoutJSON(c *checkoutSession, now time.Time) object {
 		"customer_details": details, "client_reference_id": orNull(c.ClientReferenceID), "metadata": c.Metadata,
 		"amount_subtotal": amount, "amount_total": amount, "currency": "usd",
 		"total_details": object{"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-		"subscription":  orNull(c.subscription), "payment_intent": orNull(c.paymentIntent), "invoice": nil, "setup_intent": nil, "payment_link": nil,
+		"subscription":  orNull(c.subscription), "payment_intent": orNull(c.paymentIntent), "invoice": orNull(c.invoice), "setup_intent": nil, "payment_link": nil,
 		"allow_promotion_codes": c.request.at("allow_promotion_codes"),
 		"automatic_tax":         object{"enabled": c.request.on("automatic_tax", "enabled"), "status": nil},
 		"tax_id_collection":     object{"enabled": c.request.on("tax_id_collection", "enabled")},
@@ -282,7 +309,7 @@ func (s *Stripe) lineItems(c *checkoutSession) object {
 	data := []object{}
 	for _, item := range c.LineItems {
 		p := s.prices.byID[item.Price]
-		amount := item.Quantity * p.unitAmount
+		amount := s.amount(c, item)
 		data = append(data, object{
 			"id": item.ID, "object": "item", "description": s.products.byID[p.product].name, "quantity": item.Quantity,
 			"price": p.json(), "currency": "usd", "amount_subtotal": amount, "amount_total": amount, "amount_discount": 0, "amount_tax": 0,
@@ -300,14 +327,6 @@ func (s *Stripe) checkoutOf(q *request) (*checkoutSession, *stripeError) {
 	return c, nil
 }
 
-func (s *Stripe) retrieveCheckoutSession(q *request) (any, *stripeError) {
-	c, err := s.checkoutOf(q)
-	if err != nil {
-		return nil, err
-	}
-	return s.checkoutJSON(c, q.now), nil
-}
-
 func (s *Stripe) listLineItems(q *request) (any, *stripeError) {
 	c, err := s.checkoutOf(q)
 	if err != nil {
@@ -321,24 +340,24 @@ func (s *Stripe) expireCheckoutSession(q *request) (any, *stripeError) {
 	if err != nil {
 		return nil, err
 	}
-	if c.expire(q.now); c.Status != "open" {
+	if s.expire(c); c.Status != "open" {
 		return nil, &stripeError{Message: "Only Checkout Sessions with a status in [\"open\"] can be expired. This Checkout Session has a status of `" + c.Status + "`."}
 	}
-	c.Status = "expired"
-	return s.checkoutJSON(c, q.now), nil
+	s.expireNow(c)
+	return s.checkoutJSON(c), nil
 }
 
 func (s *Stripe) listCheckoutSessions(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.checkouts.all {
-		c.expire(q.now)
+		s.expire(c)
 		switch {
 		case q.has("customer") && c.Customer != q.text("customer"):
 		case q.has("status") && c.Status != q.text("status"):
 		case q.has("subscription") && c.subscription != q.text("subscription"):
 		case q.has("payment_intent") && c.paymentIntent != q.text("payment_intent"):
 		default:
-			all = append(all, s.checkoutJSON(c, q.now))
+			all = append(all, s.checkoutJSON(c))
 		}
 	}
 	return page(q, all)
@@ -359,7 +378,7 @@ func (s *Stripe) createPortalSession(q *request) (any, *stripeError) {
 		return nil, noSuch(http.StatusBadRequest, "configuration", id, "configuration")
 	}
 	p := &PortalSession{ID: newID("bps_test_", 24), Customer: q.text("customer"), ReturnURL: q.text("return_url"), Configuration: id, Params: cloneValues(q.PostForm)}
-	p.URL = s.publicURL(q) + "/p/session/" + p.ID
+	p.URL = s.base + "/p/session/" + p.ID
 	s.portals.put(p.ID, p)
 	return object{
 		"id": p.ID, "object": "billing_portal.session", "livemode": false, "created": q.now.Unix(), "customer": p.Customer,
@@ -395,15 +414,6 @@ func (s *Stripe) createPortalConfiguration(q *request) (any, *stripeError) {
 	return s.addPortalConfiguration(false, q.mergeMetadata(nil)).json(), nil
 }
 
-func (s *Stripe) retrievePortalConfiguration(q *request) (any, *stripeError) {
-	id := q.PathValue("configuration")
-	c := s.portalConfigs.byID[id]
-	if c == nil {
-		return nil, noSuch(http.StatusNotFound, "configuration", id, "configuration")
-	}
-	return c.json(), nil
-}
-
 func (s *Stripe) listPortalConfigurations(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.portalConfigs.all {
@@ -416,4 +426,83 @@ func (s *Stripe) listPortalConfigurations(q *request) (any, *stripeError) {
 		all = append(all, c.json())
 	}
 	return page(q, all)
+}
+
+// PayCheckout pays an open Checkout Session as a buyer does on its page. It
+// panics if there is none with this ID.
+func (s *Stripe) PayCheckout(id string) { s.payCheckout(id, true) }
+
+// PayCheckoutLater completes an open Checkout Session of mode payment with a
+// payment method that takes days; SettleCheckout ends them. It panics if there
+// is no such session.
+func (s *Stripe) PayCheckoutLater(id string) { s.payCheckout(id, false) }
+
+func (s *Stripe) payCheckout(id string, settled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.checkouts.byID[id]
+	if c == nil || c.Status != "open" || !settled && c.Mode != "payment" {
+		panic("sandbox: no Checkout Session " + id + " that could be paid so")
+	}
+	s.complete(c, cmp.Or(s.email(c), "buyer@example.com"), settled)
+}
+
+// SettleCheckout tells whether the payment of PayCheckoutLater has succeeded. It
+// panics if none is awaited.
+func (s *Stripe) SettleCheckout(id string, succeeded bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.checkouts.byID[id]
+	if c == nil || c.Status != "complete" || s.payments.byID[c.paymentIntent].status != "processing" {
+		panic("sandbox: no Checkout Session " + id + " that awaits its payment")
+	}
+	s.settle(s.payments.byID[c.paymentIntent], succeeded)
+	if succeeded {
+		c.PaymentStatus = "paid"
+		s.emit("checkout.session.async_payment_succeeded", s.checkoutJSON(c))
+	} else {
+		s.emit("checkout.session.async_payment_failed", s.checkoutJSON(c))
+	}
+}
+
+// complete ends an open session with its purchase. The channel is that of
+// checkout.session.completed.
+func (s *Stripe) complete(c *checkoutSession, email string, settled bool) chan struct{} {
+	c.Status, c.buyerEmail = "complete", email
+	if c.Customer == "" && c.customerCreation == "always" {
+		buyer := &customer{Customer: Customer{Email: email}}
+		s.addCustomer(buyer)
+		c.Customer = buyer.ID
+	}
+	if c.Mode == "subscription" {
+		s.completeSubscription(c)
+	} else {
+		p := &payment{
+			amount: s.total(c), customer: c.Customer, email: email,
+			description: s.productName(c.LineItems[0].Price),
+			metadata:    params{"metadata": c.request.at("payment_intent_data", "metadata")}.mergeMetadata(nil),
+		}
+		s.pay(p)
+		c.paymentIntent = p.intent
+		if settled {
+			s.settle(p, true)
+			c.PaymentStatus = "paid"
+		}
+	}
+	return s.emit("checkout.session.completed", s.checkoutJSON(c))
+}
+
+func (s *Stripe) completeSubscription(c *checkoutSession) {
+	item := c.LineItems[0]
+	of := Subscription{
+		Customer: c.Customer, Status: "active", Price: item.Price, Quantity: item.Quantity,
+		Metadata: params{"metadata": c.request.at("subscription_data", "metadata")}.mergeMetadata(nil),
+	}
+	c.PaymentStatus = "paid"
+	if days := c.trialDays(); days > 0 {
+		of.Status, of.TrialEnd = "trialing", s.o.Now().AddDate(0, 0, days)
+		c.PaymentStatus = "no_payment_required"
+	}
+	u := s.subscribe(of)
+	c.subscription, c.invoice = u.ID, u.invoice
 }

@@ -168,7 +168,7 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	prefer := preferences(r)
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if tx.role != "service_role" && (!reading || t.Select == nil) {
+	if tx.role != "service_role" && (!reading || t.Select == nil || t.SignedInOnly && tx.role == "anon") {
 		return pgErrorf("42501", "permission denied for table %s", t.Name)
 	}
 	// Supabase loads the extension safeupdate for PostgREST.

@@ -14,8 +14,12 @@
 //   - Stripe's parameters are checked by Stripe's own published schema, and the
 //     rules for parameters that exclude or need each other only as far as this
 //     service can meet them. All prices are in US dollars; there are no taxes,
-//     coupons or proration. Lists go forward only. Nothing can be paid yet, so
-//     there are no payments, invoices or events.
+//     coupons or proration. Lists go forward only. Checkout takes two card
+//     numbers and nothing else.
+//   - Time brings nothing about but the end of Checkout Sessions: subscriptions
+//     renew, fail and end when they are told to. Events have no
+//     previous_attributes, every endpoint gets all of them, and a delivery is
+//     given up after some minutes.
 //   - There are no rate limits and no delays; [Supabase.Intercept] and
 //     [Stripe.Intercept] add what a test needs.
 //

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -28,6 +29,11 @@ type StripeOptions struct {
 	// PublicURL is where the hosted pages are; "": the host that the request
 	// for the page's address came to.
 	PublicURL string
+	// Webhooks are the endpoints that Events are delivered to.
+	Webhooks []WebhookEndpoint
+	// RetryDelay is the pause before the second attempt of a delivery; 0: one
+	// second.
+	RetryDelay time.Duration
 	// Executing, if not nil, is called for every request that is about to be
 	// executed, when its idempotency key, if any, is already taken. A test that
 	// blocks here has a request in flight.
@@ -35,14 +41,19 @@ type StripeOptions struct {
 }
 
 // Stripe is one account in test mode. It is safe for concurrent use; every
-// request is atomic.
+// request is atomic. One with Webhooks is to be closed.
 type Stripe struct {
 	recorder
-	o      StripeOptions
-	mux    *http.ServeMux
-	schema *stripeSchema
+	o          StripeOptions
+	mux        *http.ServeMux
+	schema     *stripeSchema
+	transport  *http.Transport // of the deliveries
+	deliveries sync.WaitGroup
+	open       context.Context // ends with Close
+	shut       context.CancelFunc
 
 	mu            sync.Mutex // guards all below
+	base          string     // where the hosted pages are
 	keys          map[string]*keptAnswer
 	products      shelf[product]
 	prices        shelf[price]
@@ -51,6 +62,11 @@ type Stripe struct {
 	checkouts     shelf[checkoutSession]
 	portals       shelf[PortalSession]
 	portalConfigs shelf[portalConfiguration]
+	payments      shelf[payment] // by PaymentIntent
+	charges       shelf[payment] // by Charge
+	invoices      shelf[invoice]
+	disputes      shelf[dispute]
+	events        shelf[Event]
 }
 
 // keptAnswer is what an idempotency key stands for.
@@ -67,7 +83,12 @@ type keptAnswer struct {
 // configuration of the billing portal. The first call in a process reads
 // Stripe's schema, some 8 MB.
 func NewStripe(o StripeOptions) *Stripe {
-	s := &Stripe{o: o, mux: http.NewServeMux(), schema: loadSchema(), keys: map[string]*keptAnswer{}}
+	s := &Stripe{
+		o: o, mux: http.NewServeMux(), schema: loadSchema(), transport: &http.Transport{},
+		base: strings.TrimSuffix(o.PublicURL, "/"), keys: map[string]*keptAnswer{},
+	}
+	s.open, s.shut = context.WithCancel(context.Background())
+	s.o.RetryDelay = cmp.Or(o.RetryDelay, time.Second)
 	if s.o.Now == nil {
 		s.o.Now = time.Now
 	}
@@ -84,32 +105,36 @@ func NewStripe(o StripeOptions) *Stripe {
 	s.handle("DELETE", "/v1/customers/{customer}", s.deleteCustomer)
 	s.handle("POST", "/v1/checkout/sessions", s.createCheckoutSession)
 	s.handle("GET", "/v1/checkout/sessions", s.listCheckoutSessions)
-	s.handle("GET", "/v1/checkout/sessions/{session}", s.retrieveCheckoutSession)
+	s.handle("GET", "/v1/checkout/sessions/{session}", retrieveOf(&s.checkouts, "checkout.session", "session", s.checkoutJSON))
 	s.handle("GET", "/v1/checkout/sessions/{session}/line_items", s.listLineItems)
 	s.handle("POST", "/v1/checkout/sessions/{session}/expire", s.expireCheckoutSession)
 	s.handle("POST", "/v1/billing_portal/sessions", s.createPortalSession)
 	s.handle("GET", "/v1/billing_portal/configurations", s.listPortalConfigurations)
 	s.handle("POST", "/v1/billing_portal/configurations", s.createPortalConfiguration)
-	s.handle("GET", "/v1/billing_portal/configurations/{configuration}", s.retrievePortalConfiguration)
+	s.handle("GET", "/v1/billing_portal/configurations/{configuration}", retrieveOf(&s.portalConfigs, "configuration", "configuration", (*portalConfiguration).json))
 	s.handle("GET", "/v1/subscriptions", s.listSubscriptions)
-	s.handle("GET", "/v1/subscriptions/{subscription_exposed_id}", s.retrieveSubscription)
+	s.handle("GET", "/v1/subscriptions/{subscription_exposed_id}", retrieveOf(&s.subscriptions, "subscription", "subscription_exposed_id", s.subscriptionJSON))
 	s.handle("POST", "/v1/subscriptions/{subscription_exposed_id}", s.updateSubscription)
 	s.handle("DELETE", "/v1/subscriptions/{subscription_exposed_id}", s.cancelSubscription)
 	s.handle("GET", "/v1/prices", s.listPrices)
-	s.handle("GET", "/v1/prices/{price}", s.retrievePrice)
+	s.handle("GET", "/v1/prices/{price}", retrieveOf(&s.prices, "price", "price", (*price).json))
 	s.handle("GET", "/v1/products", s.listProducts)
-	s.handle("GET", "/v1/products/{id}", s.retrieveProduct)
+	s.handle("GET", "/v1/products/{id}", retrieveOf(&s.products, "product", "id", (*product).json))
 	s.handle("GET", "/v1/balance", s.retrieveBalance)
 	s.handle("GET", "/v1/account", s.retrieveAccount)
-	// Nothing makes objects of these kinds yet.
-	for kind, wildcard := range map[string]string{
-		"payment_intent": "intent", "charge": "charge", "invoice": "invoice", "event": "id", "webhook_endpoint": "webhook_endpoint",
-	} {
-		s.handle("GET", "/v1/"+kind+"s", func(q *request) (any, *stripeError) { return page(q, nil) })
-		s.handle("GET", "/v1/"+kind+"s/{"+wildcard+"}", func(q *request) (any, *stripeError) {
-			return nil, noSuch(http.StatusNotFound, kind, q.PathValue(wildcard), wildcard)
-		})
-	}
+	s.handle("GET", "/v1/payment_intents", listOf(&s.payments, s.intentJSON))
+	s.handle("GET", "/v1/payment_intents/{intent}", retrieveOf(&s.payments, "payment_intent", "intent", s.intentJSON))
+	s.handle("GET", "/v1/charges", listOf(&s.charges, s.chargeJSON))
+	s.handle("GET", "/v1/charges/{charge}", retrieveOf(&s.charges, "charge", "charge", s.chargeJSON))
+	s.handle("GET", "/v1/disputes", listOf(&s.disputes, (*dispute).json))
+	s.handle("GET", "/v1/disputes/{dispute}", retrieveOf(&s.disputes, "dispute", "dispute", (*dispute).json))
+	s.handle("GET", "/v1/invoices", listOf(&s.invoices, s.invoiceJSON))
+	s.handle("GET", "/v1/invoices/{invoice}", retrieveOf(&s.invoices, "invoice", "invoice", s.invoiceJSON))
+	s.handle("GET", "/v1/events", s.listEvents)
+	s.handle("GET", "/v1/events/{id}", retrieveOf(&s.events, "event", "id", (*Event).json))
+	s.handle("GET", "/v1/webhook_endpoints", s.listWebhooks)
+	s.handle("GET", "/v1/webhook_endpoints/{webhook_endpoint}", s.retrieveWebhook)
+	s.handlePages()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&stripeError{status: http.StatusNotFound, Message: fmt.Sprintf(
 			"Unrecognized request URL (%s: %s). Please see https://stripe.com/docs or we can help at https://support.stripe.com/.", r.Method, r.URL.Path)}).write(w)
@@ -247,6 +272,9 @@ func (s *Stripe) execute(h http.Header, r *http.Request, path string, f operatio
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.o.PublicURL == "" {
+		s.base = "http://" + r.Host
+	}
 	q := &request{Request: r, params: p, now: s.o.Now()}
 	result, err := f(q)
 	if err == nil {
@@ -420,7 +448,6 @@ func (s *Stripe) expandPath(v any, path []string) bool {
 
 // lookUp returns the object with this ID, nil if there is none.
 func (s *Stripe) lookUp(id string) any {
-	now := s.o.Now()
 	if c := s.customers.byID[id]; c != nil {
 		return c.json()
 	} else if p := s.prices.byID[id]; p != nil {
@@ -430,7 +457,13 @@ func (s *Stripe) lookUp(id string) any {
 	} else if u := s.subscriptions.byID[id]; u != nil {
 		return s.subscriptionJSON(u)
 	} else if c := s.checkouts.byID[id]; c != nil {
-		return s.checkoutJSON(c, now)
+		return s.checkoutJSON(c)
+	} else if p := s.payments.byID[id]; p != nil {
+		return s.intentJSON(p)
+	} else if p := s.charges.byID[id]; p != nil {
+		return s.chargeJSON(p)
+	} else if n := s.invoices.byID[id]; n != nil {
+		return s.invoiceJSON(n)
 	}
 	return nil
 }

@@ -105,6 +105,9 @@ func NewSupabase(o SupabaseOptions) *Supabase {
 	for _, t := range o.Tables {
 		s.tables[t.Name] = newTable(t)
 	}
+	if s.tables["subscriptions"] != nil && s.tables["purchases"] != nil {
+		s.defaultFunctions()
+	}
 
 	// The key set is the one address that asks for no API key.
 	s.mux.HandleFunc("GET /auth/v1/.well-known/jwks.json", s.getKeySet)

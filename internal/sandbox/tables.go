@@ -26,6 +26,8 @@ type Table struct {
 	// Select is the policy for reading; userID is "" for anon. nil: nobody but
 	// the service role has any right to the table. It must not call the server.
 	Select func(row map[string]any, userID string) bool
+	// SignedInOnly takes the grant away from anon.
+	SignedInOnly bool
 }
 
 // Column is a column of a table. Values are kept as PostgREST writes them in
@@ -36,18 +38,6 @@ type Column struct {
 	Type    string // text, uuid, bool, int, timestamptz or jsonb
 	NotNull bool
 	Default func() any // nil: null
-}
-
-// DefaultTables are those of the service's schema.
-func DefaultTables() []Table {
-	return []Table{{
-		Name: "customers",
-		Columns: []Column{
-			{Name: "id", Type: "uuid"},
-			{Name: "stripe_customer_id", Type: "text"},
-		},
-		Unique: [][]string{{"id"}, {"stripe_customer_id"}},
-	}}
 }
 
 // PGError is an error of PostgREST or of the PostgreSQL behind it.

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// TestPlan: what was bought is read from the site's own database, where the
+// webhook has written it.
+func TestPlan(t *testing.T) {
+	w := openBrowser(t).tab(t)
+	w.signIn(demoEmail, demoPassword, "Sign in")
+	w.buy("price_basic_monthly")
+	w.pay("4242 4242 4242 4242")
+	w.sees("Subscribed Basic, renews on")
+	w.picture("plan-1-subscribed")
+	for _, turn := range []struct{ button, state, plan string }{
+		{"Cancel subscription", "Ends on", "Subscribed Basic, ends on"},
+		{"Resume subscription", "Renews on", "Subscribed Basic, renews on"},
+	} {
+		w.do(chromedp.Click(css(`button-account`)), chromedp.Click(xpath(`//button[.="`+turn.button+`"]`)))
+		w.sees(turn.state)
+		w.do(chromedp.Click(xpath(`//a[contains(., "Return to the site")]`)))
+		w.sees(turn.plan)
+		w.picture("plan-2-after-" + turn.button)
+	}
+
+	// Row level security: another user sees nothing of it.
+	w.do(chromedp.Click(css(`#sign-out`)), chromedp.WaitVisible(css(`#email`)))
+	w.signIn("other@example.com", "correct horse", "Sign up")
+	w.becomes(`document.querySelector('#plan').hidden`)
+}

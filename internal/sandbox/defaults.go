@@ -1,0 +1,129 @@
+package sandbox
+
+import "encoding/json"
+
+// DefaultTables are those of the service's schema.sql. A project that has them
+// has its functions too: stripe_ticket, stripe_write_subscription and
+// stripe_write_purchase.
+func DefaultTables() []Table {
+	own := func(row map[string]any, userID string) bool { return userID != "" && row["user_id"] == userID }
+	return []Table{{
+		Name: "customers",
+		Columns: []Column{
+			{Name: "id", Type: "uuid"},
+			{Name: "stripe_customer_id", Type: "text"},
+		},
+		Unique: [][]string{{"id"}, {"stripe_customer_id"}},
+	}, {
+		Name: "subscriptions",
+		Columns: []Column{
+			{Name: "id", Type: "text"},
+			{Name: "user_id", Type: "uuid"},
+			{Name: "stripe_customer_id", Type: "text", NotNull: true},
+			{Name: "status", Type: "text", NotNull: true},
+			{Name: "price_id", Type: "text"},
+			{Name: "product_id", Type: "text"},
+			{Name: "quantity", Type: "int"},
+			{Name: "cancel_at_period_end", Type: "bool", NotNull: true},
+			{Name: "cancel_at", Type: "timestamptz"},
+			{Name: "canceled_at", Type: "timestamptz"},
+			{Name: "current_period_start", Type: "timestamptz"},
+			{Name: "current_period_end", Type: "timestamptz"},
+			{Name: "trial_start", Type: "timestamptz"},
+			{Name: "trial_end", Type: "timestamptz"},
+			{Name: "ended_at", Type: "timestamptz"},
+			{Name: "created", Type: "timestamptz", NotNull: true},
+			{Name: "metadata", Type: "jsonb"},
+			{Name: "ticket", Type: "int", NotNull: true},
+		},
+		Unique: [][]string{{"id"}}, Select: own, SignedInOnly: true,
+	}, {
+		Name: "purchases",
+		Columns: []Column{
+			{Name: "id", Type: "text"},
+			{Name: "user_id", Type: "uuid"},
+			{Name: "stripe_customer_id", Type: "text"},
+			{Name: "payment_intent_id", Type: "text"},
+			{Name: "status", Type: "text"},
+			{Name: "payment_status", Type: "text"},
+			{Name: "price_id", Type: "text"},
+			{Name: "line_items", Type: "jsonb", NotNull: true},
+			{Name: "amount_total", Type: "int"},
+			{Name: "amount_refunded", Type: "int", NotNull: true, Default: func() any { return 0 }},
+			{Name: "disputed", Type: "bool", NotNull: true, Default: func() any { return false }},
+			{Name: "currency", Type: "text"},
+			{Name: "created", Type: "timestamptz", NotNull: true},
+			{Name: "metadata", Type: "jsonb"},
+			{Name: "ticket", Type: "int", NotNull: true},
+		},
+		Unique: [][]string{{"id"}}, Select: own, SignedInOnly: true,
+	}}
+}
+
+// defaultFunctions do what those of schema.sql do.
+func (s *Supabase) defaultFunctions() {
+	s.Function("stripe_ticket", func(tx *Tx, _ map[string]any) (any, error) {
+		if err := tx.onlyServiceRole("stripe_ticket"); err != nil {
+			return nil, err
+		}
+		return tx.Nextval("stripe_tickets"), nil
+	})
+	s.Function("stripe_write_subscription", func(tx *Tx, args map[string]any) (any, error) {
+		return nil, tx.writeNewer("stripe_write_subscription", "subscriptions", args["ticket"], args["subscription"])
+	})
+	s.Function("stripe_write_purchase", func(tx *Tx, args map[string]any) (any, error) {
+		return nil, tx.writeNewer("stripe_write_purchase", "purchases", args["ticket"], args["purchase"])
+	})
+}
+
+func (tx *Tx) onlyServiceRole(function string) error {
+	if tx.role != "service_role" {
+		return pgErrorf("42501", "permission denied for function %s", function)
+	}
+	return nil
+}
+
+// writeNewer writes a row unless one with a newer ticket is there. A user is
+// kept when the write does not know one, and filled in by a late write too; one
+// who is not in auth.users is not known.
+func (tx *Tx) writeNewer(function, table string, ticket, given any) error {
+	if err := tx.onlyServiceRole(function); err != nil {
+		return err
+	}
+	n, ok := ticket.(json.Number)
+	number, err := n.Int64()
+	if !ok || err != nil {
+		return pgErrorf("22P02", "invalid input syntax for type bigint: %q", n)
+	}
+	from, _ := given.(map[string]any)
+	next := row{}
+	for _, c := range tx.s.mustTable(table).Columns {
+		next[c.Name] = from[c.Name]
+		if next[c.Name] == nil && c.Default != nil {
+			next[c.Name] = c.Default()
+		}
+	}
+	next["ticket"] = number
+	userID, _ := next["user_id"].(string)
+	if tx.s.users[userID] == nil {
+		userID, next["user_id"] = "", nil
+	}
+	same := func(r map[string]any) bool { return r["id"] == next["id"] }
+	for _, stored := range tx.Rows(table) {
+		if !same(stored) {
+			continue
+		}
+		if stored["ticket"].(int64) >= number {
+			if stored["user_id"] == nil && userID != "" {
+				_, err = tx.Update(table, same, row{"user_id": userID})
+			}
+			return err
+		}
+		if userID == "" {
+			next["user_id"] = stored["user_id"]
+		}
+		_, err = tx.Update(table, same, next)
+		return err
+	}
+	return tx.Insert(table, next)
+}

@@ -1,0 +1,270 @@
+package sandbox
+
+import (
+	"maps"
+	"net/http"
+	"time"
+)
+
+// Subscription is a subscription as the account has it.
+// https://docs.stripe.com/api/subscriptions
+type Subscription struct {
+	ID, Customer, Status                 string
+	Price                                string
+	Quantity                             int64
+	Metadata                             map[string]string
+	CancelAtPeriodEnd                    bool
+	CurrentPeriodStart, CurrentPeriodEnd time.Time
+	TrialEnd, CanceledAt, EndedAt        time.Time // zero: none
+}
+
+type subscription struct {
+	Subscription
+	itemID  string
+	invoice string // the latest, "" while there is none
+	created time.Time
+}
+
+// AddSubscription gives a Customer a subscription in this status, its current
+// period being the month from now on, and returns its ID. The first invoice of
+// an active one is paid, that of a past_due one is not. It panics if there is no
+// such Customer or no such recurring Price.
+func (s *Stripe) AddSubscription(customer, price, status string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, p := s.customers.byID[customer], s.prices.byID[price]
+	if c == nil || c.Deleted || p == nil || p.interval == "" {
+		panic("sandbox: no subscription of " + customer + " to " + price)
+	}
+	return s.subscribe(Subscription{Customer: customer, Price: price, Quantity: 1, Status: status}).ID
+}
+
+// subscribe begins a subscription of s.Status; a trialing one without TrialEnd
+// is so for its first period.
+func (s *Stripe) subscribe(of Subscription) *subscription {
+	now := s.o.Now()
+	of.ID, of.CurrentPeriodStart, of.CurrentPeriodEnd = newID("sub_", 24), now, now.AddDate(0, 1, 0)
+	switch {
+	case !of.TrialEnd.IsZero():
+		of.CurrentPeriodEnd = of.TrialEnd
+	case of.Status == "trialing":
+		of.TrialEnd = of.CurrentPeriodEnd
+	case of.Status == "canceled":
+		of.CanceledAt, of.EndedAt = now, now
+	}
+	u := &subscription{Subscription: of, itemID: newID("si_", 14), created: now}
+	s.subscriptions.put(u.ID, u)
+	s.emit("customer.subscription.created", s.subscriptionJSON(u))
+	switch u.Status {
+	case "active", "trialing":
+		s.bill(u, "subscription_create", true)
+	case "past_due":
+		s.bill(u, "subscription_create", false)
+	}
+	return u
+}
+
+// Subscriptions returns all subscriptions, canceled ones too, oldest first.
+func (s *Stripe) Subscriptions() []Subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Subscription
+	for u := range s.subscriptions.all {
+		out := u.Subscription
+		out.Metadata = maps.Clone(out.Metadata)
+		all = append(all, out)
+	}
+	return all
+}
+
+// The methods below make a subscription live, as its user, the dashboard or
+// time would. They panic if there is none with this ID that has not ended.
+
+// ChangePrice moves a subscription to another recurring Price, without
+// proration; it panics if there is no such Price.
+func (s *Stripe) ChangePrice(subscriptionID, price string) {
+	s.change(subscriptionID, func(u *subscription) {
+		if p := s.prices.byID[price]; p == nil || p.interval == "" {
+			panic("sandbox: no recurring price " + price)
+		}
+		u.Price = price
+		s.updated(u)
+	})
+}
+
+// CancelAtPeriodEnd has a subscription end with its current period.
+func (s *Stripe) CancelAtPeriodEnd(subscriptionID string) {
+	s.change(subscriptionID, func(u *subscription) { s.setCancel(u, true) })
+}
+
+// Resume takes CancelAtPeriodEnd back.
+func (s *Stripe) Resume(subscriptionID string) {
+	s.change(subscriptionID, func(u *subscription) { s.setCancel(u, false) })
+}
+
+// Renew begins the next period of a subscription, which is paid: any other
+// status becomes active.
+func (s *Stripe) Renew(subscriptionID string) {
+	s.change(subscriptionID, func(u *subscription) { s.renew(u, true) })
+}
+
+// FailPayment begins the next period of a subscription, which is not paid: its
+// status becomes past_due.
+func (s *Stripe) FailPayment(subscriptionID string) {
+	s.change(subscriptionID, func(u *subscription) { s.renew(u, false) })
+}
+
+// CancelSubscription ends a subscription at once.
+func (s *Stripe) CancelSubscription(subscriptionID string) { s.change(subscriptionID, s.cancel) }
+
+func (s *Stripe) change(id string, how func(*subscription)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.subscriptions.byID[id]
+	if u == nil || !u.EndedAt.IsZero() {
+		panic("sandbox: no subscription " + id + " that goes on")
+	}
+	how(u)
+}
+
+func (s *Stripe) updated(u *subscription) {
+	s.emit("customer.subscription.updated", s.subscriptionJSON(u))
+}
+
+func (s *Stripe) setCancel(u *subscription, on bool) {
+	u.CancelAtPeriodEnd, u.CanceledAt = on, time.Time{}
+	if on {
+		u.CanceledAt = s.o.Now()
+	}
+	s.updated(u)
+}
+
+func (s *Stripe) renew(u *subscription, paid bool) {
+	u.CurrentPeriodStart, u.CurrentPeriodEnd = u.CurrentPeriodEnd, u.CurrentPeriodEnd.AddDate(0, 1, 0)
+	u.Status = "past_due"
+	if paid {
+		u.Status = "active"
+	}
+	s.bill(u, "subscription_cycle", paid)
+	s.updated(u)
+}
+
+func (s *Stripe) cancel(u *subscription) {
+	u.Status, u.EndedAt = "canceled", s.o.Now()
+	if u.CanceledAt.IsZero() {
+		u.CanceledAt = u.EndedAt
+	}
+	s.emit("customer.subscription.deleted", s.subscriptionJSON(u))
+}
+
+func (s *Stripe) subscriptionJSON(u *subscription) object {
+	cancelAt, trialStart := time.Time{}, time.Time{}
+	if u.CancelAtPeriodEnd {
+		cancelAt = u.CurrentPeriodEnd
+	}
+	if !u.TrialEnd.IsZero() {
+		trialStart = u.created
+	}
+	return object{
+		"id": u.ID, "object": "subscription", "livemode": false, "created": u.created.Unix(), "start_date": u.created.Unix(),
+		"customer": u.Customer, "status": u.Status, "metadata": metadataJSON(u.Metadata), "currency": "usd",
+		"current_period_start": u.CurrentPeriodStart.Unix(), "current_period_end": u.CurrentPeriodEnd.Unix(),
+		"billing_cycle_anchor": u.CurrentPeriodStart.Unix(), "collection_method": "charge_automatically",
+		"cancel_at_period_end": u.CancelAtPeriodEnd, "cancel_at": unixOrNull(cancelAt),
+		"canceled_at": unixOrNull(u.CanceledAt), "ended_at": unixOrNull(u.EndedAt),
+		"trial_start": unixOrNull(trialStart), "trial_end": unixOrNull(u.TrialEnd),
+		"latest_invoice": orNull(u.invoice), "default_payment_method": nil, "schedule": nil, "pause_collection": nil,
+		"automatic_tax": object{"enabled": false},
+		"items": object{
+			"object": "list", "has_more": false, "total_count": 1, "url": "/v1/subscription_items?subscription=" + u.ID,
+			"data": []object{{
+				"id": u.itemID, "object": "subscription_item", "created": u.created.Unix(), "subscription": u.ID,
+				"metadata": object{}, "quantity": u.Quantity, "price": s.prices.byID[u.Price].json(),
+			}},
+		},
+	}
+}
+
+func (s *Stripe) listSubscriptions(q *request) (any, *stripeError) {
+	if id := q.text("customer"); id != "" && s.customers.byID[id] == nil {
+		return nil, noSuch(http.StatusBadRequest, "customer", id, "customer")
+	}
+	var all []object
+	for u := range s.subscriptions.all {
+		status := q.text("status")
+		switch {
+		case q.has("customer") && u.Customer != q.text("customer"):
+		case q.has("price") && u.Price != q.text("price"):
+		case status == "" && u.Status == "canceled":
+		case status == "ended" && u.EndedAt.IsZero():
+		case status != "" && status != "all" && status != "ended" && u.Status != status:
+		default:
+			all = append(all, s.subscriptionJSON(u))
+		}
+	}
+	return page(q, all)
+}
+
+func (s *Stripe) subscriptionOf(q *request) (*subscription, *stripeError) {
+	id := q.PathValue("subscription_exposed_id")
+	u := s.subscriptions.byID[id]
+	if u == nil {
+		return nil, noSuch(http.StatusNotFound, "subscription", id, "id")
+	}
+	return u, nil
+}
+
+// updateSubscription knows cancel_at_period_end, metadata and the price and
+// quantity of the only item.
+func (s *Stripe) updateSubscription(q *request) (any, *stripeError) {
+	u, err := s.subscriptionOf(q)
+	if err != nil {
+		return nil, err
+	}
+	if u.Status == "canceled" {
+		return nil, &stripeError{Message: "A canceled subscription can only update its cancellation_details and metadata."}
+	}
+	for name := range q.params {
+		switch name {
+		case "cancel_at_period_end", "metadata", "items", "expand", "proration_behavior":
+		default:
+			return nil, notImitated(name)
+		}
+	}
+	next := u.Subscription
+	if items, _ := q.at("items").([]any); len(items) > 0 {
+		item, _ := items[0].(map[string]any)
+		if len(items) > 1 || item["id"] != u.itemID {
+			return nil, notImitated("items")
+		}
+		if id, ok := item["price"].(string); ok {
+			if p := s.prices.byID[id]; p == nil || p.interval == "" {
+				return nil, noSuch(http.StatusBadRequest, "price", id, "items[0][price]")
+			}
+			next.Price = id
+		}
+		if n, ok := item["quantity"].(int); ok {
+			next.Quantity = int64(n)
+		}
+	}
+	next.Metadata = q.mergeMetadata(maps.Clone(u.Metadata))
+	u.Subscription = next
+	if on, ok := q.at("cancel_at_period_end").(bool); ok {
+		s.setCancel(u, on)
+	} else {
+		s.updated(u)
+	}
+	return s.subscriptionJSON(u), nil
+}
+
+func (s *Stripe) cancelSubscription(q *request) (any, *stripeError) {
+	u, err := s.subscriptionOf(q)
+	if err != nil {
+		return nil, err
+	}
+	if u.Status == "canceled" {
+		return nil, noSuch(http.StatusNotFound, "subscription", u.ID, "id")
+	}
+	s.cancel(u)
+	return s.subscriptionJSON(u), nil
+}
