@@ -56,7 +56,7 @@ func (s *Sites) add(entry string) error {
 	switch {
 	case err != nil || u.User != nil || u.Path != "" || strings.ContainsAny(rest, "?#"):
 		return errors.New("is not an origin: write scheme://host or scheme://host:port and nothing behind it, not even a /")
-	case strings.ContainsFunc(o.host, func(r rune) bool { return r > unicode.MaxASCII }):
+	case strings.ContainsFunc(o.host, beyondASCII):
 		return errors.New("must be written as browsers send it, with xn-- for letters beyond ASCII")
 	case !isWildcard:
 		s.exact[o.String()] = true
@@ -81,6 +81,10 @@ func (s Sites) AllowsOrigin(header string) bool {
 }
 
 func (s Sites) allows(o origin) bool {
+	// Browsers map letters beyond ASCII, some of them to / # ? or nothing.
+	if strings.ContainsFunc(o.host, beyondASCII) {
+		return false
+	}
 	if s.exact[o.String()] {
 		return true
 	}
@@ -133,12 +137,10 @@ func originOf(raw string) (origin, *url.URL, error) {
 	switch {
 	case strings.HasPrefix(u.Host, "["):
 		o.host = "[" + strings.ToLower(o.host) + "]"
-	case strings.ContainsAny(o.host, " \"#%<>^`{|}"): // https://url.spec.whatwg.org/#forbidden-host-code-point
+	case strings.ContainsAny(o.host, " \"#%<>[]^`{|}"): // https://url.spec.whatwg.org/#forbidden-host-code-point
 		return origin{}, nil, errors.New("not a host name")
-	case !strings.ContainsFunc(o.host, func(r rune) bool { return r > unicode.MaxASCII }):
-		// Other letters stay as they are: lower case turns the Kelvin sign into a
-		// k, and full-width letters and dots are for browsers to map, so such a
-		// host is never taken for one that is written in ASCII.
+	case !strings.ContainsFunc(o.host, beyondASCII):
+		// Others stay as they are: lower case turns the Kelvin sign into a k.
 		o.host = strings.ToLower(o.host)
 	}
 	if o.port != "" {
@@ -153,3 +155,5 @@ func originOf(raw string) (origin, *url.URL, error) {
 	}
 	return o, u, nil
 }
+
+func beyondASCII(r rune) bool { return r > unicode.MaxASCII }

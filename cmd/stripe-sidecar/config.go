@@ -75,7 +75,10 @@ func loadConfig() (config, error) {
 		v.Field(i).Set(one.Elem().Field(0))
 	}
 	c.check(mistakes)
-	return c, mistakes.err()
+	if len(mistakes) > 0 {
+		return c, mistakes
+	}
+	return c, nil
 }
 
 // variables are the fields of config in their order.
@@ -108,19 +111,22 @@ type mistakes map[string][]string
 
 func (m mistakes) add(name, text string) { m[name] = append(m[name], text) }
 
-// err names every mistake, a line each, in the order of the variables.
-func (m mistakes) err() error {
-	var b strings.Builder
+// lines are the mistakes, "VARIABLE what is wrong", in the order of the variables.
+func (m mistakes) lines() []string {
+	var lines []string
 	for _, field := range variables() {
 		name := field.Tag.Get("envconfig")
 		for _, text := range m[name] {
-			fmt.Fprintf(&b, "\n  %s %s", name, strings.ReplaceAll(text, "\n", "\n  "+name+" "))
+			for line := range strings.Lines(text) {
+				lines = append(lines, name+" "+strings.TrimSpace(line))
+			}
 		}
 	}
-	if b.Len() == 0 {
-		return nil
-	}
-	return errors.New("stripe-sidecar cannot start with this configuration:" + b.String())
+	return lines
+}
+
+func (m mistakes) Error() string {
+	return "stripe-sidecar cannot start with this configuration:\n  " + strings.Join(m.lines(), "\n  ")
 }
 
 // check finds what is wrong with values that could be read, and between them.
@@ -209,6 +215,8 @@ func usage(w io.Writer) {
 	fmt.Fprint(w, `stripe-sidecar sells and manages with Stripe for a site on Supabase.
 
   stripe-sidecar              serve
+  stripe-sidecar doctor       check the set-up against the real Stripe and Supabase, a line
+                              each with the remedy; --json for machines; exit 0 or 1
   stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,
                               or for those of the users after one with this ID
   stripe-sidecar schema       print the SQL for the site's database

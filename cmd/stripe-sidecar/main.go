@@ -26,14 +26,14 @@ func main() {
 // run is the program; it returns its exit code: 0 for done, 1 for failed, 2 for
 // a wrong configuration or command line. It stops when ctx ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	command, after := "serve", ""
+	command, argument := "serve", ""
 	switch {
-	case len(args) == 2 && args[0] == "sync":
-		command, after = args[0], args[1]
+	case len(args) == 2 && (args[0] == "sync" || args[0] == "doctor" && args[1] == "--json"):
+		command, argument = args[0], args[1]
 	case len(args) == 1:
 		command = args[0]
 	case len(args) > 1:
-		command = "" // only sync takes an argument
+		command = ""
 	}
 	switch command {
 	case "-h", "-help", "--help", "help":
@@ -45,13 +45,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "schema":
 		_, _ = stdout.Write(api.Schema)
 		return 0
-	case "serve", "sync", "healthcheck":
+	case "serve", "doctor", "sync", "healthcheck":
 	default:
 		usage(stderr)
 		return 2
 	}
 
 	c, err := loadConfig()
+	if command == "doctor" {
+		ok, err := doctor(ctx, c, err, argument == "--json", stdout)
+		if !ok || err != nil {
+			return 1
+		}
+		return 0
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 2
@@ -60,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "serve":
 		err = serve(ctx, c, stderr)
 	case "sync":
-		err = syncAll(ctx, c, after, stderr)
+		err = syncAll(ctx, c, argument, stderr)
 	case "healthcheck":
 		err = healthcheck(ctx, c)
 	}

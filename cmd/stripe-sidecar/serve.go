@@ -36,14 +36,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	logger := newLogger(c, logs)
 	transport, metrics := newTransport(), api.NewMetrics()
 
-	authenticator, err := auth.New(auth.Config{
-		URL:        c.SupabaseURL.String(),
-		AnonKey:    c.SupabaseAnonKey.reveal(),
-		JWTSecret:  c.SupabaseJWTSecret.reveal(),
-		CookieName: c.cookieName(),
-		Transport:  metrics.Transport(api.UpstreamAuth, transport),
-		Timeout:    c.UpstreamTimeout,
-	})
+	authenticator, err := auth.New(authConfig(c, metrics.Transport(api.UpstreamAuth, transport)))
 	if err != nil {
 		return err
 	}
@@ -104,6 +97,17 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+func authConfig(c config, transport http.RoundTripper) auth.Config {
+	return auth.Config{
+		URL:        c.SupabaseURL.String(),
+		AnonKey:    c.SupabaseAnonKey.reveal(),
+		JWTSecret:  c.SupabaseJWTSecret.reveal(),
+		CookieName: c.cookieName(),
+		Transport:  transport,
+		Timeout:    c.UpstreamTimeout,
+	}
 }
 
 func customersConfig(c config, transport http.RoundTripper) customers.Config {

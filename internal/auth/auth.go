@@ -193,7 +193,11 @@ func (v *visit) find(ctx context.Context) (*User, error) {
 	wait := ctx
 	if left > 0 {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, refreshPatience)
+		patience := refreshPatience
+		if deadline, ok := ctx.Deadline(); ok { // what comes after needs time too
+			patience = min(patience, time.Until(deadline)/2)
+		}
+		wait, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
 	renewed, err := v.a.refreshes.do(wait, s.refresh)

@@ -6,6 +6,7 @@ package billing
 
 import (
 	"context"
+	"io"
 	"net/http"
 
 	"github.com/stripe/stripe-go/v76"
@@ -67,7 +68,7 @@ func New(c Config, store Store) *Billing {
 		// No redirect is followed: Stripe's API answers none, and the key must
 		// not travel to wherever one points.
 		HTTPClient: &http.Client{
-			Transport:     c.Transport,
+			Transport:     boundedAnswers{c.Transport},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		// stripe-go's own log lines hold e-mail addresses and parts of keys.
@@ -81,6 +82,24 @@ func New(c Config, store Store) *Billing {
 		stripe: client.New(c.SecretKey, stripe.NewBackendsWithConfig(backend)),
 		store:  store,
 	}
+}
+
+// maxAnswer bounds what is read of an answer, in bytes: stripe-go reads all that
+// comes. A list of a hundred subscriptions is under 1 MiB.
+const maxAnswer = 8 << 20
+
+type boundedAnswers struct{ next http.RoundTripper }
+
+func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	return resp, nil
 }
 
 // Session is a page at Stripe that the buyer is redirected to.

@@ -139,9 +139,9 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		return Session{}, stripeError("create checkout session", err)
 	}
 	if s.URL == "" {
-		// Stripe gives one to every open session; a replayed idempotency key can
-		// bring back one that has been paid or has expired.
-		return Session{}, &StripeError{RequestID: requestID(s.APIResource), cause: "create checkout session: stripe answered without a url"}
+		// A replayed idempotency key can also bring back a Checkout Session that has
+		// been paid or has expired, and those have none.
+		return Session{}, incomplete("create checkout session", s.APIResource)
 	}
 	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil
 }
@@ -160,7 +160,13 @@ func (b *Billing) subscribed(ctx context.Context, customerID string) (bool, erro
 			return true, nil
 		}
 	}
-	return false, stripeError("list subscriptions", list.Err())
+	if err := list.Err(); err != nil {
+		return false, stripeError("list subscriptions", err)
+	}
+	if page := list.SubscriptionList(); page.Data == nil { // an empty list is there
+		return false, incomplete("list subscriptions", page.APIResource)
+	}
+	return false, nil
 }
 
 // idempotencyKey makes a key for Stripe from what it must depend on. Each part

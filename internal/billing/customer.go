@@ -83,6 +83,9 @@ func (b *Billing) createCustomer(ctx context.Context, u User, was string) (strin
 	}
 	for {
 		c, err := b.stripe.Customers.New(p)
+		if err == nil && c.ID == "" {
+			return "", incomplete("create customer", c.APIResource)
+		}
 		if err == nil {
 			return c.ID, nil
 		}

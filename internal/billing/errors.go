@@ -54,7 +54,7 @@ func stripeError(doing string, err error) error {
 	if !errors.As(err, &s) {
 		// A connection that failed, a deadline, or an answer that was not JSON,
 		// of which stripe-go quotes the beginning.
-		return &StripeError{cause: doing + ": " + sensitive.ReplaceAllString(err.Error(), "[redacted]")}
+		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, sensitive.ReplaceAllString(err.Error(), "[redacted]"))}
 	}
 	e := &StripeError{
 		RequestID:           s.RequestID,
@@ -73,6 +73,12 @@ func stripeError(doing string, err error) error {
 		}
 	}
 	return e
+}
+
+// incomplete is the error for an answer that is a success and lacks what every
+// such answer of Stripe's has, as when something else has answered for Stripe.
+func incomplete(doing string, r stripe.APIResource) error {
+	return &StripeError{RequestID: requestID(r), cause: doing + ": the answer lacks what was asked for"}
 }
 
 // customerGone tells whether Stripe refused because it has no such Customer:

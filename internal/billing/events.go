@@ -115,6 +115,9 @@ func (b *Billing) syncInvoice(ctx context.Context, id string) error {
 	if err != nil {
 		return stripeError("fetch invoice", err)
 	}
+	if invoice.ID == "" {
+		return incomplete("fetch invoice", invoice.APIResource)
+	}
 	if invoice.Subscription == nil {
 		return nil
 	}
@@ -136,7 +139,13 @@ func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 			return err
 		}
 	}
-	return stripeError("list checkout sessions", list.Err())
+	if err := list.Err(); err != nil {
+		return stripeError("list checkout sessions", err)
+	}
+	if page := list.CheckoutSessionList(); page.Data == nil {
+		return incomplete("list checkout sessions", page.APIResource)
+	}
+	return nil
 }
 
 // forgetCustomer clears the record of a Customer that was deleted, so that the
@@ -149,6 +158,8 @@ func (b *Billing) forgetCustomer(ctx context.Context, id string) error {
 	case errors.As(err, &s) && s.missing != "":
 	case err != nil:
 		return err
+	case customer.ID == "":
+		return incomplete("fetch customer", customer.APIResource)
 	case !customer.Deleted:
 		return nil
 	}

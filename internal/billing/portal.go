@@ -33,5 +33,8 @@ func (b *Billing) portal(ctx context.Context, customerID, returnURL string) (Ses
 	if err != nil {
 		return Session{}, stripeError("create billing portal session", err)
 	}
+	if s.URL == "" {
+		return Session{}, incomplete("create billing portal session", s.APIResource)
+	}
 	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil
 }

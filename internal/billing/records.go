@@ -72,6 +72,9 @@ func (b *Billing) syncSubscription(ctx context.Context, id string) error {
 }
 
 func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription) error {
+	if s.ID == "" || s.Customer == nil {
+		return incomplete("fetch subscription", s.APIResource)
+	}
 	userID, err := b.userOf(ctx, s.Metadata, s.Customer)
 	if err != nil {
 		return err
@@ -163,6 +166,8 @@ func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
 	switch {
 	case err != nil:
 		return stripeError("fetch checkout session", err)
+	case s.ID == "":
+		return incomplete("fetch checkout session", s.APIResource)
 	case s.Mode == stripe.CheckoutSessionModePayment:
 		return b.writePurchase(ctx, ticket, s)
 	case s.Subscription != nil:

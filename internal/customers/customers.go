@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/supabase-community/postgrest-go"
 	"github.com/supabase-community/supabase-go"
@@ -128,14 +129,13 @@ func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, er
 
 // Count returns how many records there are after a user, as Page goes.
 func (s *Store) Count(ctx context.Context, after string) (int64, error) {
-	client, call := s.client(ctx, "")
-	q := client.From(s.Table).Select(s.UserColumn, "exact", true).Not(s.CustomerColumn, "is", "null")
+	q := s.client(ctx, "").From(s.Table).Select(s.UserColumn, "exact", true).Not(s.CustomerColumn, "is", "null")
 	if after != "" {
 		q = q.Gt(s.UserColumn, after)
 	}
 	_, n, err := q.Execute()
-	if err != nil || call.status >= 300 {
-		return 0, fmt.Errorf("count table %s (status %d): %w", s.Table, call.status, err)
+	if err != nil {
+		return 0, fmt.Errorf("count table %s: %w", s.Table, cause(err))
 	}
 	return n, nil
 }
@@ -176,36 +176,35 @@ func (s *Store) one(rows []map[string]any, err error) (customerID string, found 
 // rows runs one PostgREST request and returns the rows it answered with.
 // https://docs.postgrest.org/en/stable/references/api/tables_views.html
 func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*postgrest.QueryBuilder) *postgrest.FilterBuilder) ([]map[string]any, error) {
-	client, call := s.client(ctx, prefer)
-	body, _, err := query(client.From(s.Table)).Execute()
+	body, _, err := query(s.client(ctx, prefer).From(s.Table)).Execute()
 	if err != nil {
-		return nil, fmt.Errorf("%s table %s (status %d): %w", doing, s.Table, call.status, err)
+		return nil, fmt.Errorf("%s table %s: %w", doing, s.Table, cause(err))
 	}
 	var rows []map[string]any
-	if err := json.Unmarshal(body, &rows); err != nil {
-		return nil, fmt.Errorf("%s table %s (status %d): the answer is not a list of rows", doing, s.Table, call.status)
+	if err := json.Unmarshal(body, &rows); err != nil || rows == nil {
+		return nil, fmt.Errorf("%s table %s: the answer is not a list of rows", doing, s.Table)
 	}
 	return rows, nil
 }
 
 // client returns a client of its own for each call: postgrest-go takes no
 // context, and a shared one would keep its first error for good.
-func (s *Store) client(ctx context.Context, prefer string) (*postgrest.Client, *call) {
+func (s *Store) client(ctx context.Context, prefer string) *postgrest.Client {
 	client := postgrest.NewClient(s.URL+supabase.REST_URL, "public", s.headers)
-	call := &call{ctx: ctx, next: s.Transport, prefer: prefer}
-	client.Transport.Parent = call
-	return client, call
+	client.Transport.Parent = &call{ctx: ctx, next: s.Transport, prefer: prefer}
+	return client
 }
 
-// maxAnswer bounds what is read of an answer, in bytes; one row is expected.
+// maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 1 << 20
 
-// call carries the context into a request of postgrest-go and the status out.
+// call carries the context into a request of postgrest-go, and turns answers
+// that are no success into errors. postgrest-go would follow a redirect and take
+// the service role key along, and tells other failures by their text only.
 type call struct {
 	ctx    context.Context
 	next   http.RoundTripper
 	prefer string // replaces the header Prefer where it is not ""
-	status int    // of the answer, 0 when there was none
 }
 
 func (c *call) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -217,15 +216,47 @@ func (c *call) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.status = resp.StatusCode
-	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		// postgrest-go would follow it and take the service role key along.
-		_ = resp.Body.Close()
-		return nil, errors.New("redirected: is SUPABASE_URL the project's own address?")
-	}
-	resp.Body = struct {
+	body := struct {
 		io.Reader
 		io.Closer
 	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	if resp.StatusCode >= 300 {
+		defer body.Close()
+		refused := &refusal{status: resp.StatusCode}
+		_ = json.NewDecoder(body).Decode(refused) // a gateway's answer has no code
+		return nil, refused
+	}
+	resp.Body = body
 	return resp, nil
+}
+
+// refusal is an answer of PostgREST that is no success. Its message is left
+// out, because it can quote what somebody entered.
+// https://docs.postgrest.org/en/stable/references/errors.html
+type refusal struct {
+	status int
+	Code   string // PostgreSQL's or PostgREST's, "" when something else answered
+}
+
+func (e *refusal) Error() string {
+	text := fmt.Sprintf("status %d", e.status)
+	if e.Code != "" {
+		text += fmt.Sprintf(", code %.10s", e.Code)
+	}
+	switch {
+	case e.Code == "PGRST202", e.Code == "PGRST205", e.Code == "42703", e.Code == "42P10":
+		text += ": has the schema been run, and do CUSTOMERS_TABLE and its columns fit?"
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
+		text += ": is SUPABASE_SERVICE_ROLE_KEY the service role's?"
+	}
+	return text
+}
+
+// cause takes the URL, with its filters, off an error of http.Client.
+func cause(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
 }

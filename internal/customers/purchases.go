@@ -2,8 +2,9 @@ package customers
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -15,9 +16,9 @@ func (s *Store) Ticket(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var ticket int64
-	if err := json.Unmarshal([]byte(answer), &ticket); err != nil {
-		return 0, fmt.Errorf("function stripe_ticket answered no number")
+	ticket, err := strconv.ParseInt(answer, 10, 64)
+	if err != nil {
+		return 0, errors.New("function stripe_ticket answered no number")
 	}
 	return ticket, nil
 }
@@ -25,31 +26,31 @@ func (s *Store) Ticket(ctx context.Context) (int64, error) {
 // WriteSubscription writes a row of the table subscriptions; row marshals to
 // an object of its columns. A row with a later ticket stands.
 func (s *Store) WriteSubscription(ctx context.Context, ticket int64, row any) error {
-	_, err := s.call(ctx, "stripe_write_subscription", map[string]any{"ticket": ticket, "subscription": row})
-	return err
+	return s.write(ctx, "stripe_write_subscription", map[string]any{"ticket": ticket, "subscription": row})
 }
 
 // WritePurchase writes a row of the table purchases, as WriteSubscription does.
 func (s *Store) WritePurchase(ctx context.Context, ticket int64, row any) error {
-	_, err := s.call(ctx, "stripe_write_purchase", map[string]any{"ticket": ticket, "purchase": row})
+	return s.write(ctx, "stripe_write_purchase", map[string]any{"ticket": ticket, "purchase": row})
+}
+
+// write calls a function that returns nothing. An answer with anything in it
+// is not the function's, so nothing may have been written.
+func (s *Store) write(ctx context.Context, function string, arguments any) error {
+	answer, err := s.call(ctx, function, arguments)
+	if err == nil && answer != "" {
+		err = fmt.Errorf("function %s answered something, which it never does", function)
+	}
 	return err
 }
 
 // call calls a function of the database and returns its answer, JSON.
 // https://docs.postgrest.org/en/stable/references/api/functions.html
 func (s *Store) call(ctx context.Context, function string, arguments any) (string, error) {
-	client, call := s.client(ctx, "")
+	client := s.client(ctx, "")
 	answer := client.Rpc(function, "", arguments)
 	if err := client.ClientError; err != nil {
-		return "", fmt.Errorf("call function %s (status %d): %w", function, call.status, err)
-	}
-	if call.status >= 300 {
-		var e struct{ Code, Message string }
-		_ = json.Unmarshal([]byte(answer), &e)
-		if e.Code == "PGRST202" {
-			e.Message += ": run `stripe-sidecar schema` in the database"
-		}
-		return "", fmt.Errorf("call function %s (status %d): (%s) %s", function, call.status, e.Code, e.Message)
+		return "", fmt.Errorf("call function %s: %w", function, cause(err))
 	}
 	return strings.TrimSpace(answer), nil
 }

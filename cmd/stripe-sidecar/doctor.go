@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/customers"
+)
+
+// maxSkew is how far the clock may be off: tokens are good to the second, and
+// webhooks for five minutes.
+const maxSkew = 30 * time.Second
+
+// finding is the result of one check.
+type finding struct {
+	Check   string `json:"check"`
+	OK      bool   `json:"ok"`
+	Detail  string `json:"detail,omitempty"`  // what was found
+	Remedy  string `json:"remedy,omitempty"`  // what to do, when it is not ok
+	Problem string `json:"problem,omitempty"` // what is wrong, when it is not ok
+}
+
+// doctor checks the configuration against the real Stripe and Supabase and
+// prints a line for each check. It creates nothing. configuration is what
+// loadConfig said; with mistakes in it nothing else can be checked.
+func doctor(ctx context.Context, c config, configuration error, asJSON bool, out io.Writer) (ok bool, err error) {
+	var findings []finding
+	if m := (mistakes)(nil); errors.As(configuration, &m) {
+		for _, line := range m.lines() {
+			name, problem, _ := strings.Cut(line, " ")
+			findings = append(findings, finding{Check: name, Problem: problem, Remedy: "stripe-sidecar -h has the table of variables"})
+		}
+	} else {
+		findings = examine(ctx, c)
+	}
+	ok = true
+	for _, f := range findings {
+		ok = ok && f.OK
+	}
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return ok, encoder.Encode(findings)
+	}
+	for _, f := range findings {
+		line := "ok    " + f.Check
+		if !f.OK {
+			line = "FAIL  " + f.Check + ": " + f.Problem + " -> " + f.Remedy
+		} else if f.Detail != "" {
+			line += ": " + f.Detail
+		}
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return false, err
+		}
+	}
+	return ok, nil
+}
+
+func examine(ctx context.Context, c config) []finding {
+	transport := newTransport()
+	store := customers.New(customersConfig(c, transport))
+	bill := billing.New(billingConfig(c, transport), store)
+	authenticator, err := auth.New(authConfig(c, transport))
+	if err != nil {
+		return []finding{{Check: "configuration", Problem: err.Error(), Remedy: "correct it"}}
+	}
+	var findings []finding
+	check := func(name, remedy string, run func(context.Context) (detail string, err error)) {
+		ctx, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
+		defer cancel()
+		f := finding{Check: name}
+		detail, err := run(ctx)
+		if f.OK = err == nil; f.OK {
+			f.Detail = detail
+		} else {
+			f.Problem, f.Remedy = strings.ReplaceAll(err.Error(), "\n", "; "), remedy
+		}
+		findings = append(findings, f)
+	}
+	without := func(run func(context.Context) error) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) { return "", run(ctx) }
+	}
+
+	check("configuration", "", func(context.Context) (string, error) {
+		return strings.Join(c.warnings(), "; "), nil
+	})
+	var skew time.Duration
+	check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (string, error) {
+		mode := "test mode, "
+		if c.live() {
+			mode = "live mode, "
+		}
+		detail, off, err := bill.CheckKey(ctx)
+		skew = off
+		return mode + detail, err
+	})
+	check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
+	check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
+	if len(c.StripeWebhookSecret) > 0 {
+		check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none)", bill.CheckWebhook)
+		check("subscriptions and purchases", "run what `stripe-sidecar schema` prints in the SQL editor", without(store.CheckPurchases))
+	}
+	check("clock", "synchronise this machine's clock (NTP)", func(context.Context) (string, error) {
+		if skew > maxSkew || skew < -maxSkew {
+			return "", fmt.Errorf("%s off Stripe's", skew.Round(time.Second))
+		}
+		return "", nil
+	})
+	check("Supabase Auth", "correct SUPABASE_URL and SUPABASE_ANON_KEY from the project's settings", without(authenticator.CheckAuth))
+	check("signing keys", "correct SUPABASE_URL", func(ctx context.Context) (string, error) {
+		detail, local, err := authenticator.CheckKeySet(ctx)
+		if err == nil && !local {
+			detail += "; every signed-in request asks Supabase Auth, unless SUPABASE_JWT_SECRET is set or the project moves to signing keys"
+		}
+		return detail, err
+	})
+	check("customers table", "run what `stripe-sidecar schema` prints in the SQL editor, or correct CUSTOMERS_TABLE and its columns, or SUPABASE_SERVICE_ROLE_KEY", without(store.CheckTable))
+	check("customers table closed", "run what `stripe-sidecar schema` prints: it revokes the rights and turns on row level security", func(ctx context.Context) (string, error) {
+		return store.CheckClosed(ctx, c.SupabaseAnonKey.reveal())
+	})
+	return findings
+}

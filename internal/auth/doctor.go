@@ -1,0 +1,35 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/supabase-community/supabase-go"
+)
+
+// CheckAuth reports whether Supabase Auth answers and accepts the anon key.
+func (a *Authenticator) CheckAuth(ctx context.Context) error {
+	e := a.upstream.exchange(ctx)
+	if _, err := a.upstream.client.WithClient(e.client()).GetSettings(); e.status != http.StatusOK {
+		return e.unavailable(err)
+	}
+	return nil
+}
+
+// CheckKeySet reports how access tokens can be verified without asking
+// Supabase; local is false when there is no way.
+func (a *Authenticator) CheckKeySet(ctx context.Context) (detail string, local bool, err error) {
+	body, err := a.upstream.keySet(ctx)
+	if err != nil {
+		return "", false, fmt.Errorf("%s/.well-known/jwks.json: %w", supabase.AUTH_URL, err)
+	}
+	keys, err := parseKeySet(body)
+	if err != nil {
+		return "", false, err
+	}
+	if len(keys) > 0 {
+		return fmt.Sprintf("%d published", len(keys)), true, nil
+	}
+	return "none published", len(a.secret) > 0, nil
+}

@@ -1,0 +1,63 @@
+package customers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/supabase-community/postgrest-go"
+)
+
+// CheckTable reports whether the customers table and its columns can be read.
+func (s *Store) CheckTable(ctx context.Context) error {
+	_, err := s.first(ctx)
+	return err
+}
+
+// first returns at most one row of the customers table.
+func (s *Store) first(ctx context.Context) ([]map[string]any, error) {
+	return s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Limit(1, "")
+	})
+}
+
+// CheckClosed reports whether strangers, who have the anon key, are kept out of
+// the customers table.
+func (s *Store) CheckClosed(ctx context.Context, anonKey string) (detail string, err error) {
+	config := s.Config
+	config.ServiceRoleKey = anonKey
+	anon := New(config)
+	seen, err := anon.first(ctx)
+	var refused *refusal
+	switch {
+	case errors.As(err, &refused) && (refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("as anon: %w", err)
+	case len(seen) > 0:
+		return "", errors.New("anyone on the internet can read it")
+	}
+	rows, err := s.first(ctx)
+	if err == nil && len(rows) == 0 {
+		detail = "there is no row to try it on"
+	}
+	return detail, err
+}
+
+// CheckPurchases reports whether the tables and functions are there that what
+// was bought is written with. It draws a ticket, which does no harm.
+func (s *Store) CheckPurchases(ctx context.Context) error {
+	for _, table := range []string{"subscriptions", "purchases"} {
+		config := s.Config
+		config.Table = table
+		other := New(config)
+		if _, err := other.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+			return t.Select("id,user_id,ticket", "", false).Limit(1, "")
+		}); err != nil {
+			return err
+		}
+	}
+	_, err := s.Ticket(ctx)
+	return err
+}
