@@ -23,8 +23,8 @@ type finding struct {
 	Check   string `json:"check"`
 	OK      bool   `json:"ok"`
 	Detail  string `json:"detail,omitempty"`  // what was found
-	Remedy  string `json:"remedy,omitempty"`  // what to do, when it is not ok
 	Problem string `json:"problem,omitempty"` // what is wrong, when it is not ok
+	Remedy  string `json:"remedy,omitempty"`  // what to do then
 }
 
 // doctor checks the configuration against the real Stripe and Supabase and
@@ -92,15 +92,14 @@ func examine(ctx context.Context, c config) []finding {
 	check("configuration", "", func(context.Context) (string, error) {
 		return strings.Join(c.warnings(), "; "), nil
 	})
-	var skew time.Duration
-	check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (string, error) {
-		mode := "test mode, "
+	var ahead time.Duration
+	check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (mode string, err error) {
+		mode = "test mode"
 		if c.live() {
-			mode = "live mode, "
+			mode = "live mode"
 		}
-		detail, off, err := bill.CheckKey(ctx)
-		skew = off
-		return mode + detail, err
+		ahead, err = bill.CheckKey(ctx)
+		return mode, err
 	})
 	check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
 	check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
@@ -109,8 +108,8 @@ func examine(ctx context.Context, c config) []finding {
 		check("subscriptions and purchases", "run what `stripe-sidecar schema` prints in the SQL editor", without(store.CheckPurchases))
 	}
 	check("clock", "synchronise this machine's clock (NTP)", func(context.Context) (string, error) {
-		if skew > maxSkew || skew < -maxSkew {
-			return "", fmt.Errorf("%s off Stripe's", skew.Round(time.Second))
+		if ahead.Abs() > maxSkew {
+			return "", fmt.Errorf("%s ahead of Stripe's", ahead.Round(time.Second))
 		}
 		return "", nil
 	})

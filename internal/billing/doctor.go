@@ -24,26 +24,26 @@ var HandledEvents = []string{
 }
 
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
-// this machine is off Stripe's.
-func (b *Billing) CheckKey(ctx context.Context) (detail string, skew time.Duration, err error) {
-	p := &stripe.AccountParams{}
+// this machine is ahead of Stripe's.
+func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error) {
+	p := &stripe.BalanceParams{}
 	p.Context = ctx
-	account, err := b.stripe.Accounts.GetByID("", p)
+	balance, err := b.stripe.Balance.Get(p)
 	var refused *stripe.Error
-	var answered *stripe.APIResponse
+	var answer *stripe.APIResponse
 	switch {
 	case err == nil:
-		detail, answered = "account "+account.ID, account.LastResponse
+		answer = balance.LastResponse
 	case errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden:
-		// A restricted key need not be allowed to see the account.
-		detail, answered = "a restricted key", refused.LastResponse
+		answer = refused.LastResponse // a restricted key need not be allowed to see the balance
 	default:
-		return "", 0, stripeError("fetch account", err)
+		return 0, stripeError("fetch balance", err)
 	}
-	if date, err := http.ParseTime(answered.Header.Get("Date")); err == nil {
-		skew = time.Since(date)
+	date, err := http.ParseTime(answer.Header.Get("Date"))
+	if err != nil {
+		return 0, errors.New("the answer has no date; is this Stripe?")
 	}
-	return detail, skew, nil
+	return time.Since(date), nil
 }
 
 // CheckMayCreate reports whether the key may create Customers, Checkout

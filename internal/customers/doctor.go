@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/supabase-community/postgrest-go"
 )
@@ -31,7 +30,7 @@ func (s *Store) CheckClosed(ctx context.Context, anonKey string) (detail string,
 	seen, err := anon.first(ctx)
 	var refused *refusal
 	switch {
-	case errors.As(err, &refused) && (refused.status == http.StatusUnauthorized || refused.status == http.StatusForbidden):
+	case errors.As(err, &refused) && refused.Code == "42501": // insufficient_privilege
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("as anon: %w", err)

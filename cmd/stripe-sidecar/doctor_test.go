@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+// TestDoctor: a good set-up is all ok; each thing broken is one line that says
+// what to do.
+func TestDoctor(t *testing.T) {
+	status := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	const forbidden = `{"error":{"type":"invalid_request_error","message":"The provided key 'rk_test_***1234' does not have the required permissions"}}`
+	tests := []struct {
+		name     string
+		env      []string
+		breaks   string // "METHOD path" of the calls that are answered by handler
+		handler  http.HandlerFunc
+		failing  string // the checks that fail, in order
+		mentions string
+	}{
+		{name: "all well"},
+		{name: "no webhook", env: []string{"STRIPE_WEBHOOK_SECRET", ""}},
+		{name: "wrong Stripe key", breaks: "GET /v1/balance", handler: status(401, `{"error":{"message":"Invalid API Key provided: sk_test_****6789"}}`),
+			failing: "Stripe key", mentions: "apikeys"},
+		{name: "restricted key that may not see the balance", breaks: "GET /v1/balance", handler: status(403, forbidden)},
+		{name: "clock", breaks: "GET /v1/balance", handler: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", time.Now().Add(-10*time.Minute).UTC().Format(http.TimeFormat))
+			_, _ = io.WriteString(w, `{"object":"balance"}`)
+		}, failing: "clock", mentions: "10m0s ahead"},
+		{name: "may not create Checkout Sessions", breaks: "POST /v1/checkout/sessions", handler: status(403, forbidden),
+			failing: "Stripe permissions", mentions: "create checkout session"},
+		{name: "not Stripe at all", breaks: "POST /v1/customers", handler: status(200, `{}`), failing: "Stripe permissions", mentions: "is this Stripe?"},
+		{name: "portal never saved", breaks: "GET /v1/billing_portal/configurations", handler: status(200, `{"object":"list","data":[]}`),
+			failing: "billing portal", mentions: "settings/billing/portal"},
+		{name: "unknown portal configuration", env: []string{"PORTAL_CONFIGURATION", "bpc_unknown"}, failing: "billing portal", mentions: "bpc_unknown"},
+		{name: "no endpoint", breaks: "GET /v1/webhook_endpoints", handler: status(200, `{"object":"list","data":[]}`),
+			failing: "webhook endpoint", mentions: "stripe listen"},
+		{name: "endpoint lacks events", breaks: "GET /v1/webhook_endpoints", failing: "webhook endpoint", mentions: "charge.refunded",
+			handler: status(200, `{"object":"list","data":[{"status":"enabled","url":"https://a.example/api/stripe/webhook","enabled_events":["invoice.paid"]}]}`)},
+		{name: "endpoint disabled", breaks: "GET /v1/webhook_endpoints", failing: "webhook endpoint", mentions: "is disabled",
+			handler: status(200, `{"object":"list","data":[{"status":"disabled","url":"https://a.example/api/stripe/webhook","enabled_events":["*"]}]}`)},
+		{name: "wrong anon key", env: []string{"SUPABASE_ANON_KEY", "sb_publishable_wrong"}, failing: "Supabase Auth, customers table closed", mentions: "SUPABASE_ANON_KEY"},
+		{name: "no key set", breaks: "GET /auth/v1/.well-known/jwks.json", handler: status(404, `{}`), failing: "signing keys", mentions: "jwks.json"},
+		{name: "no keys", breaks: "GET /auth/v1/.well-known/jwks.json", handler: status(200, `{"keys":[]}`), mentions: "SUPABASE_JWT_SECRET"},
+		{name: "wrong service role key", env: []string{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_wrong"},
+			failing: "subscriptions and purchases, customers table", mentions: "SUPABASE_SERVICE_ROLE_KEY"},
+		{name: "no such table", env: []string{"CUSTOMERS_TABLE", "nothing"}, failing: "customers table, customers table closed", mentions: "CUSTOMERS_TABLE"},
+		{name: "schema without functions", breaks: "POST /rest/v1/rpc/stripe_ticket", handler: status(404, `{"code":"PGRST202"}`),
+			failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
+		{name: "open to anon", breaks: "GET /rest/v1/customers", handler: status(200, `[{"id":"x","stripe_customer_id":"cus_1"}]`),
+			failing: "customers table closed", mentions: "anyone on the internet"},
+		{name: "Supabase down", env: []string{"SUPABASE_URL", "http://127.0.0.1:1"},
+			failing: "subscriptions and purchases, Supabase Auth, signing keys, customers table, customers table closed", mentions: "connection refused"},
+		{name: "wrong configuration", env: []string{"SITE_ORIGINS", "*", "LOG_LEVEL", "loud"}, failing: "SITE_ORIGINS, LOG_LEVEL", mentions: "every site on the internet"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			stripe := sandbox.NewStripe(sandbox.StripeOptions{Webhooks: []sandbox.WebhookEndpoint{{URL: "http://127.0.0.1:1/api/stripe/webhook", Secret: "whsec_1"}}})
+			t.Cleanup(stripe.Close)
+			supabase := sandbox.NewSupabase(sandbox.SupabaseOptions{})
+			intercept := func(w http.ResponseWriter, r *http.Request) bool {
+				broken := r.Method+" "+r.URL.Path == test.breaks
+				if broken {
+					test.handler(w, r)
+				}
+				return broken
+			}
+			stripe.Intercept(intercept)
+			supabase.Intercept(intercept)
+			stripeServer, supabaseServer := httptest.NewServer(stripe), httptest.NewServer(supabase)
+			t.Cleanup(stripeServer.Close)
+			t.Cleanup(supabaseServer.Close)
+			setenv(t, valid(append([]string{"STRIPE_API_BASE", stripeServer.URL, "SUPABASE_URL", supabaseServer.URL,
+				"STRIPE_WEBHOOK_SECRET", "whsec_1", "SITE_ORIGINS", "https://a.example"}, test.env...)...))
+
+			var stdout, stderr, asJSON bytes.Buffer
+			code := run(t.Context(), []string{"doctor"}, &stdout, &stderr)
+			var failing []string
+			for line := range strings.Lines(stdout.String()) {
+				if rest, ok := strings.CutPrefix(line, "FAIL  "); ok {
+					name, _, _ := strings.Cut(rest, ":")
+					failing = append(failing, name)
+					if !strings.Contains(line, " -> ") {
+						t.Errorf("line %q has no remedy; want one", line)
+					}
+				} else if !strings.HasPrefix(line, "ok    ") {
+					t.Errorf("line %q; want ok or FAIL", line)
+				}
+			}
+			want := 0
+			if test.failing != "" {
+				want = 1
+			}
+			if got := strings.Join(failing, ", "); code != want || got != test.failing || !strings.Contains(stdout.String(), test.mentions) {
+				t.Errorf("doctor = %d, failing %q; want %d, %q, mentioning %q:\n%s", code, got, want, test.failing, test.mentions, &stdout)
+			}
+			if strings.Contains(stdout.String(), "6789") || strings.Contains(stdout.String(), "1234") {
+				t.Errorf("doctor printed %s; want no part of a key", &stdout)
+			}
+			if n := len(stripe.Customers()) + len(stripe.CheckoutSessions()) + len(stripe.PortalSessions()); n != 0 {
+				t.Errorf("doctor created %d objects; want none", n)
+			}
+			var findings []finding
+			jsonCode := run(t.Context(), []string{"doctor", "--json"}, &asJSON, &stderr)
+			if err := json.Unmarshal(asJSON.Bytes(), &findings); err != nil || jsonCode != want || len(findings) != strings.Count(stdout.String(), "\n") {
+				t.Errorf("doctor --json = %d, %s, %v; want %d and the same findings", jsonCode, &asJSON, err, want)
+			}
+		})
+	}
+}
+
+// TestReadmeEvents: the README lists the Events that the doctor asks for.
+func TestReadmeEvents(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range billing.HandledEvents {
+		if !strings.Contains(string(readme), name) {
+			t.Errorf("README.md lacks the event %s; want it listed", name)
+		}
+	}
+	for _, field := range variables() {
+		if name := field.Tag.Get("envconfig"); !strings.Contains(string(readme), "`"+name+"`") {
+			t.Errorf("README.md lacks the variable %s; want it in the table", name)
+		}
+	}
+}
