@@ -6,7 +6,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: run serve test lint build image bench clean
+.PHONY: run serve test lint build image bench fuzz chaos clean
 
 run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
 	@exec bin/sandbox
@@ -38,6 +38,16 @@ image: ## the container image stripe-sidecar
 
 bench: ## benchmarks of the handlers
 	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## each fuzz target for a minute
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),1m) $$package || exit 1; \
+	  done; \
+	done
+
+chaos: ## three replicas behind nginx, one killed and started again under load
+	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./api
 
 clean:
 	rm -rf bin

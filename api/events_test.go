@@ -27,7 +27,8 @@ import (
 // shop is a site with the service's tables in a real database.
 type shop struct {
 	*site
-	db *database
+	db  *database
+	env []string // of the replicas
 }
 
 func startShop(t *testing.T) *shop {
@@ -35,7 +36,7 @@ func startShop(t *testing.T) *shop {
 	db := postgres(t).install()
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
 	connectTables(t, db, w.supabase)
-	return &shop{w, db}
+	return &shop{site: w, db: db}
 }
 
 // customer signs a user up who has a Customer already.
@@ -350,11 +351,11 @@ func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*os.Proc
 		t.Cleanup(server.Close)
 		return server.URL
 	}
-	env := []string{"HOST=127.0.0.1", "PORT=0", "STRIPE_SECRET_KEY=" + secretKey, "STRIPE_WEBHOOK_SECRET=" + whsec,
+	s.env = []string{"HOST=127.0.0.1", "PORT=0", "STRIPE_SECRET_KEY=" + secretKey, "STRIPE_WEBHOOK_SECRET=" + whsec,
 		"SUPABASE_ANON_KEY=" + sandbox.AnonKey, "SUPABASE_SERVICE_ROLE_KEY=" + sandbox.ServiceRoleKey,
 		"STRIPE_API_BASE=" + serve(s.stripe), "SUPABASE_URL=" + serve(s.supabase)}
 	for range n {
-		url, process := startProgram(t, env...)
+		url, process := startProgram(t, s.env...)
 		urls, processes = append(urls, url), append(processes, process)
 	}
 	return s, urls, processes
