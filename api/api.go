@@ -45,7 +45,8 @@ type Config struct {
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration  // for one request's work at Stripe and Supabase together
 	RatePerMinute   int            // requests to the two POST endpoints per client address; 0 for no limit
-	MaxInFlight     int            // requests worked on at once; beyond that 503
+	MaxInFlight     int            // requests to the two POST endpoints worked on at once; beyond that 503
+	MaxEvents       int            // Events likewise; each takes up to 1 MiB before its signature is known
 	Ready           func() bool    // false from the moment the service is told to stop
 }
 
@@ -60,9 +61,10 @@ type route struct {
 }
 
 func (s *service) routes() []route {
+	bounded := s.bounded(s.MaxInFlight)
 	routes := []route{
-		{"POST", "/api/stripe/create-checkout", s.limited(s.Auth.Middleware(s.endpoint(s.createCheckout)))},
-		{"POST", "/api/stripe/create-portal", s.limited(s.Auth.Middleware(s.endpoint(s.createPortal)))},
+		{"POST", "/api/stripe/create-checkout", bounded(s.limited(s.Auth.Middleware(s.endpoint(s.createCheckout))))},
+		{"POST", "/api/stripe/create-portal", bounded(s.limited(s.Auth.Middleware(s.endpoint(s.createPortal))))},
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 		{"GET", "/healthz", http.HandlerFunc(s.healthz)},
@@ -70,7 +72,7 @@ func (s *service) routes() []route {
 		{"GET", "/metrics", s.Metrics.handler()},
 	}
 	if s.Webhook {
-		routes = append(routes, route{"POST", "/api/stripe/webhook", s.endpoint(s.webhook)})
+		routes = append(routes, route{"POST", "/api/stripe/webhook", s.bounded(s.MaxEvents)(s.endpoint(s.webhook))})
 	}
 	return routes
 }
@@ -101,12 +103,9 @@ func New(c Config) http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, errNotFound) })
 
-	// Innermost first. The log line covers everything; a refusal for load comes
-	// after CORS, so that the page that called can read it.
-	var h http.Handler = cleanPaths(mux)
-	h = s.bounded(h)
-	h = s.crossOrigin(h)
-	return s.logged(h)
+	// The log line covers everything, and every refusal comes after CORS, so that
+	// the page that called can read it.
+	return s.logged(s.crossOrigin(cleanPaths(mux)))
 }
 
 // endpoint makes a handler of one that returns its error: with a deadline for

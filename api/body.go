@@ -9,37 +9,37 @@ import (
 
 const maxBody = 64 << 10 // bytes
 
-// field is a field of the request's JSON object and where its text goes.
-type field struct {
-	name  string
-	value *string
-}
+// body is a request's JSON object, whose fields are read one by one, in the
+// order in which the contract checks them. Their names are matched to the
+// letter, which encoding/json does not do for a struct.
+type body map[string]json.RawMessage
 
-// decodeBody reads the request's JSON object and sets the strings of
-// fields; a missing field and null leave the string empty. Names are matched to
-// the letter and a wrong type is reported by name, neither of which
-// encoding/json does for a struct.
-func decodeBody(w http.ResponseWriter, r *http.Request, fields ...field) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+func readBody(w http.ResponseWriter, r *http.Request) (body, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return errBodyTooLarge
+		return nil, errBodyTooLarge
 	case err != nil: // cut off, or slower than the server waits
-		return errBodyUnread
+		return nil, errBodyUnread
 	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(body, &object); err != nil || object == nil {
-		return badRequest("The request body must be one JSON object")
+	var b body
+	if err := json.Unmarshal(raw, &b); err != nil || b == nil {
+		return nil, badRequest("The request body must be one JSON object")
 	}
-	for _, f := range fields {
-		raw, ok := object[f.name]
-		if !ok {
-			continue
+	return b, nil
+}
+
+// text sets value to a field of the body; missing is the error where there is
+// none, or null, or nothing in it.
+func (b body) text(name string, value *string, missing error) error {
+	if raw, ok := b[name]; ok {
+		if err := json.Unmarshal(raw, value); err != nil { // null is no error
+			return badRequest(name + " must be a string")
 		}
-		if err := json.Unmarshal(raw, f.value); err != nil { // null is no error and changes nothing
-			return badRequest(f.name + " must be a string")
-		}
+	}
+	if *value == "" {
+		return missing
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -20,17 +22,10 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	addr, _ := s.clientAddr(r)
-	caller := "guest " + addr.String()
-	if user != nil {
-		entryOf(r.Context()).userID = user.ID
-		request.User = billing.User{ID: user.ID, Email: user.Email}
-		caller = "user " + user.ID
+	session, err := s.buy(r, request, user)
+	if errors.Is(err, auth.ErrSignedOut) {
+		session, err = s.buy(r, request, nil) // a session that Supabase refuses is a guest here
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		request.IdempotencyKey = caller + " " + key
-	}
-	session, err := s.Billing.CreateCheckoutSession(r.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -38,28 +33,47 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// buy starts the purchase of a user, nil for a guest.
+func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Session, error) {
+	var caller string
+	if user != nil {
+		entryOf(r.Context()).userID = user.ID
+		request.User = billing.User{ID: user.ID, Email: user.Email}
+		request.ConfirmUser = auth.Confirm
+		caller = "user " + user.ID
+	} else {
+		addr, _ := s.clientAddr(r)
+		caller = "guest " + addr.String()
+	}
+	if key := r.Header.Get("Idempotency-Key"); key != "" {
+		request.IdempotencyKey = caller + " " + key
+	}
+	return s.Billing.CreateCheckoutSession(r.Context(), request)
+}
+
 // checkoutRequest reads and checks the body in the contract's order.
-func (s *service) checkoutRequest(w http.ResponseWriter, r *http.Request) (billing.CheckoutRequest, error) {
-	var c billing.CheckoutRequest
-	err := decodeBody(w, r, field{"priceId", &c.PriceID}, field{"successUrl", &c.SuccessURL},
-		field{"cancelUrl", &c.CancelURL}, field{"mode", &c.Mode})
-	switch {
-	case err != nil:
-	case c.PriceID == "":
-		err = errPriceMissing
-	case c.SuccessURL == "" || c.CancelURL == "":
-		err = errURLsMissing
-	case c.Mode != billing.ModePayment && c.Mode != billing.ModeSubscription:
-		err = errMode
+func (s *service) checkoutRequest(w http.ResponseWriter, r *http.Request) (c billing.CheckoutRequest, err error) {
+	b, err := readBody(w, r)
+	if err != nil {
+		return c, err
 	}
-	if err == nil {
-		err = s.Sites.checkURL("successUrl", c.SuccessURL)
+	// Each is read; the first that is wrong counts.
+	if err := cmp.Or(
+		b.text("priceId", &c.PriceID, errPriceMissing),
+		b.text("successUrl", &c.SuccessURL, errURLsMissing),
+		b.text("cancelUrl", &c.CancelURL, errURLsMissing),
+		b.text("mode", &c.Mode, errMode),
+	); err != nil {
+		return c, err
 	}
-	if err == nil {
-		err = s.Sites.checkURL("cancelUrl", c.CancelURL)
+	if c.Mode != billing.ModePayment && c.Mode != billing.ModeSubscription {
+		return c, errMode
 	}
-	if err == nil && len(s.Prices) > 0 && !slices.Contains(s.Prices, c.PriceID) {
-		err = errPriceNotForSale
+	if err := s.Sites.checkURLs(field{"successUrl", c.SuccessURL}, field{"cancelUrl", c.CancelURL}); err != nil {
+		return c, err
 	}
-	return c, err
+	if len(s.Prices) > 0 && !slices.Contains(s.Prices, c.PriceID) {
+		return c, errPriceNotForSale
+	}
+	return c, nil
 }

@@ -35,7 +35,7 @@ func (s *service) trusted(addr netip.Addr) bool {
 // parseAddr reads an IP address with or without a port; the zero Addr for
 // anything else.
 func parseAddr(s string) netip.Addr {
-	addr, err := netip.ParseAddr(s)
+	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
 	if err != nil {
 		withPort, _ := netip.ParseAddrPort(s)
 		addr = withPort.Addr()

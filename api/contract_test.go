@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"8space.app/stripe-sidecar/api"
 )
@@ -133,6 +134,9 @@ func TestBadInput(t *testing.T) {
 		{"array for successUrl", "checkout", checkoutWith(`"p"`, `["x"]`, ok, `"payment"`), 400, "successUrl must be a string"},
 		{"object for cancelUrl", "checkout", checkoutWith(`"p"`, ok, `{}`, `"payment"`), 400, "cancelUrl must be a string"},
 		{"bool for mode", "checkout", checkoutWith(`"p"`, ok, ok, `true`), 400, "mode must be a string"},
+		{"missing before a wrong type", "checkout", `{"mode":5}`, 400, "Price ID is required"},
+		{"wrong type before missing", "checkout", `{"priceId":"p","successUrl":5}`, 400, "successUrl must be a string"},
+		{"invalid before another site", "checkout", checkoutWith(`"p"`, `"https://evil.example/"`, `"y"`, `"payment"`), 400, "cancelUrl must be a valid URL"},
 		{"other case", "checkout", `{"PriceID":"p","priceid":"p","successUrl":"https://8space.app","cancelUrl":"https://8space.app","mode":"payment"}`, 400, "Price ID is required"},
 		{"mode in other case", "checkout", checkoutWith(`"p"`, ok, ok, `"Payment"`), 400, "Mode is required (either 'payment' for one-time payments or 'subscription' for recurring subscription)"},
 		{"mode before bad URLs", "checkout", checkoutWith(`"p"`, `"x"`, `"y"`, `"z"`), 400, "Mode is required (either 'payment' for one-time payments or 'subscription' for recurring subscription)"},
@@ -209,6 +213,7 @@ func TestOtherRequests(t *testing.T) {
 		{"POST", "/api/stripe/create-checkout/", 404, "", "Not found"},
 		{"POST", "/api/stripe//create-checkout", 404, "", "Not found"},
 		{"POST", "/api/stripe/x/../create-checkout", 404, "", "Not found"},
+		{"GET", "//", 404, "", "Not found"},
 		{"POST", "/API/stripe/create-checkout", 404, "", "Not found"},
 		{"POST", "/api/stripe/webhook", 404, "", "Not found"},
 		{"GET", "/healthz", 200, "", ""},
@@ -225,6 +230,38 @@ func TestOtherRequests(t *testing.T) {
 					got.status, got.header.Get("Allow"), got.body, test.status, test.allow, test.error)
 			}
 		})
+	}
+}
+
+// TestBusy: what is full refuses early and says when to come back; the probes
+// and the other routes go on.
+func TestBusy(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	w := start(t, func(s *settings) {
+		s.api.MaxInFlight, s.api.MaxEvents = 1, 1
+		s.billing.WebhookSecrets = []string{whsec}
+	})
+	w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-release; return false })
+	held := make(chan answer)
+	go func() { held <- w.checkout(buyOnce) }()
+	<-arrived
+	for _, path := range []string{"checkout", "portal"} {
+		got := w.do("POST", "/api/stripe/create-"+path, buyOnce)
+		if got.status != 503 || got.header.Get("Retry-After") == "" || got.field("error") != "Too many requests at once. Please try again." {
+			t.Errorf("create-%s while full = %d %s %v; want 503 with Retry-After", path, got.status, got.body, got.header)
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/api/stripe/buttons.js"} {
+		if got := w.do("GET", path, ""); got.status != 200 {
+			t.Errorf("GET %s while full = %d %s; want 200", path, got.status, got.body)
+		}
+	}
+	if got := w.deliver(notOurs, whsec, time.Now()); got.status != 200 {
+		t.Errorf("webhook while the endpoints are full = %d %s; want 200", got.status, got.body)
+	}
+	close(release)
+	if got := <-held; got.status != 200 {
+		t.Errorf("the request in flight = %d %s; want 200", got.status, got.body)
 	}
 }
 

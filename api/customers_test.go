@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -418,6 +419,91 @@ func TestOneSubscription(t *testing.T) {
 				t.Errorf("create-checkout as a guest = %d %s; want a Checkout Session", got.status, got.body)
 			}
 		})
+	}
+}
+
+// TestOneSubscriptionConfirms: the portal that a subscriber gets instead of a
+// second subscription opens for no session that Supabase refuses.
+func TestOneSubscriptionConfirms(t *testing.T) {
+	tests := []struct {
+		name   string
+		refuse func(w *site, u sandbox.User)
+		status int
+		guest  bool
+	}{
+		{"signed out", func(w *site, u sandbox.User) { w.supabase.SignOut(u.ID) }, 200, true},
+		{"banned", func(w *site, u sandbox.User) { w.supabase.Ban(u.ID) }, 200, true},
+		{"Supabase down", func(w *site, _ sandbox.User) {
+			w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+				down := strings.HasPrefix(r.URL.Path, "/auth/")
+				if down {
+					rw.WriteHeader(http.StatusBadGateway)
+				}
+				return down
+			})
+		}, 503, false},
+	}
+	for _, test := range tests {
+		w := start(t, func(s *settings) { s.billing.OneSubscription = true })
+		u, session := w.signUp("ada@example.com")
+		w.checkout(buyOnce, session...)
+		w.stripe.AddSubscription(w.stripe.Customers()[0].ID, "price_basic_monthly", "active")
+		test.refuse(w, u)
+		got := w.checkout(buyPro, session...)
+		if got.status != test.status || len(w.stripe.PortalSessions()) != 0 {
+			t.Errorf("%s: create-checkout = %d %s with %d portal sessions; want %d and none", test.name, got.status, got.body, len(w.stripe.PortalSessions()), test.status)
+		}
+		if sold := w.customersSold(); (len(sold) == 2 && sold[1] == "") != test.guest {
+			t.Errorf("%s: Checkout Sessions were for %q; want a guest's: %t", test.name, sold, test.guest)
+		}
+	}
+}
+
+// TestIdempotencyKeyInFlight: a second click while Stripe is slow.
+func TestIdempotencyKeyInFlight(t *testing.T) {
+	arrived, refused, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var executing, calls atomic.Int32
+	w := start(t, func(s *settings) {
+		s.stripe.Executing = func(*http.Request) {
+			if executing.Add(1) == 1 {
+				close(arrived)
+				<-release
+			}
+		}
+	})
+	w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool {
+		if calls.Add(1) == 5 { // after the three that stripe-go makes itself
+			close(refused)
+		}
+		return false
+	})
+	first := make(chan answer)
+	go func() { first <- w.checkout(buyOnce, "Idempotency-Key", "k") }()
+	<-arrived
+	second := make(chan answer)
+	go func() { second <- w.checkout(buyOnce, "Idempotency-Key", "k") }()
+	<-refused
+	close(release)
+	a, b := <-first, <-second
+	if a.status != 200 || b.status != 200 || a.field("url") != b.field("url") {
+		t.Errorf("two clicks = %d %s, %d %s; want one Checkout Session", a.status, a.body, b.status, b.body)
+	}
+}
+
+// TestEmailThatStripeRefuses: who has one can buy all the same.
+func TestEmailThatStripeRefuses(t *testing.T) {
+	w := start(t)
+	_, session := w.signUp("ada@example.com")
+	w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != customersPath || r.FormValue("email") == "" {
+			return false
+		}
+		stripeSays(400, `{"error":{"type":"invalid_request_error","code":"email_invalid","param":"email","message":"Invalid email address: ada@example.com"}}`)(rw, r)
+		return true
+	})
+	got := w.checkout(buyOnce, session...)
+	if customers := w.stripe.Customers(); got.status != 200 || len(customers) != 1 || customers[0].Email != "" {
+		t.Errorf("create-checkout = %d %s, Customers %v; want 200 and one without an e-mail address", got.status, got.body, customers)
 	}
 }
 

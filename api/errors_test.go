@@ -80,6 +80,30 @@ func TestStripeErrors(t *testing.T) {
 	}
 }
 
+// TestLogIsClean: what callers put into a path, and what the database says of
+// them, is not carried into the log.
+func TestLogIsClean(t *testing.T) {
+	w := start(t)
+	_, session := w.signUp("ada@example.com")
+	w.do("GET", "/confirm/ada@example.com/sk_live_12345", "")
+	w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/rest/") {
+			return false
+		}
+		stripeSays(400, `{"code":"P0001","message":"profile of ada@example.com is frozen, key sb_secret_abc"}`)(rw, r)
+		return true
+	})
+	w.checkout(buyOnce, session...)
+	for _, secret := range []string{"ada@", "sk_live_1", "sb_secret_a"} {
+		if strings.Contains(w.logs.String(), secret) {
+			t.Errorf("log = %s; want no %s", w.logs, secret)
+		}
+	}
+	if !strings.Contains(w.logs.String(), "P0001") {
+		t.Errorf("log = %s; want the database's code", w.logs)
+	}
+}
+
 // TestLog: one line a request, with what is known.
 func TestLog(t *testing.T) {
 	w := start(t)

@@ -74,7 +74,7 @@ func (s *service) logged(next http.Handler) http.Handler {
 		attrs := []slog.Attr{
 			slog.String("request_id", id),
 			slog.String("method", r.Method),
-			slog.String("path", r.URL.Path),
+			slog.String("path", billing.Redact(r.URL.Path)),
 			slog.Int("status", sw.status),
 			slog.Float64("duration_ms", float64(time.Since(start).Microseconds())/1000),
 		}
@@ -91,7 +91,7 @@ func (s *service) logged(next http.Handler) http.Handler {
 		known("event_type", e.event.Type)
 		known("stripe_request_id", e.stripeRequestID)
 		if e.err != nil {
-			known("err", e.err.Error())
+			known("err", billing.Redact(e.err.Error()))
 		}
 		s.Logger.LogAttrs(r.Context(), level, "request", attrs...)
 		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
@@ -122,19 +122,23 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// bounded refuses early what the service could not hold in memory.
-func (s *service) bounded(next http.Handler) http.Handler {
-	inFlight := make(chan struct{}, s.MaxInFlight)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case inFlight <- struct{}{}:
-			s.Metrics.inFlight.Inc()
-			defer func() { <-inFlight; s.Metrics.inFlight.Dec() }()
-			next.ServeHTTP(w, r)
-		default:
-			fail(w, r, errOverloaded)
-		}
-	})
+// bounded refuses early what the service could not hold in memory: more than
+// n requests at once to what is wrapped. The probes are not bounded, or an
+// orchestrator would kill a service for being busy.
+func (s *service) bounded(n int) func(http.Handler) http.Handler {
+	inFlight := make(chan struct{}, n)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case inFlight <- struct{}{}:
+				s.Metrics.inFlight.Inc()
+				defer func() { <-inFlight; s.Metrics.inFlight.Dec() }()
+				next.ServeHTTP(w, r)
+			default:
+				fail(w, r, errOverloaded)
+			}
+		})
+	}
 }
 
 // named notes the route, for the metrics.
@@ -200,7 +204,7 @@ func (s *service) crossOrigin(next http.Handler) http.Handler {
 // to what it takes them for.
 func cleanPaths(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p := r.URL.Path; path.Clean(p) != strings.TrimSuffix(p, "/") && p != "/" {
+		if p := r.URL.Path; p != "/" && (path.Clean(p) != strings.TrimSuffix(p, "/") || p == "//") {
 			fail(w, r, errNotFound)
 			return
 		}

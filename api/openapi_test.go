@@ -84,6 +84,7 @@ func TestOpenAPI(t *testing.T) {
 		s.api.Prices = []string{"price_pro_monthly", "price_lifetime", "price_1234567890"}
 		s.api.Ready = func() bool { return ready }
 		s.api.MaxInFlight = 1
+		s.api.MaxEvents = 1
 		s.api.RatePerMinute = 1
 		s.billing.WebhookSecrets = []string{whsec}
 	})
@@ -205,10 +206,19 @@ func TestOpenAPI(t *testing.T) {
 	<-arrived
 	send("POST", checkout, buyPro)
 	send("POST", portal, openPortal, session...)
-	send("POST", hook, `{}`)
 	close(release)
 	<-held
 	w.stripe.Intercept(nil)
+	arrived, release = make(chan struct{}), make(chan struct{})
+	w.supabase.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-release; return false })
+	go func() {
+		held <- w.deliver(`{"id":"evt_3","type":"customer.subscription.updated","data":{"object":{"id":"sub_unknown"}}}`, whsec, time.Now())
+	}()
+	<-arrived
+	w.supabase.Intercept(nil)
+	send("POST", hook, `{}`)
+	close(release)
+	<-held
 
 	send("GET", "/api/stripe/buttons.js", "")
 	send("GET", "/api/stripe/openapi.yaml", "")
@@ -261,7 +271,7 @@ func documentedFields(doc document) []string {
 	return names
 }
 
-// fieldsInCode finds the fields that handlers read, field{"name", …}.
+// fieldsInCode finds the fields that handlers read, b.text("name", …).
 func fieldsInCode(t *testing.T) []string {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -276,7 +286,7 @@ func fieldsInCode(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, match := range regexp.MustCompile(`field\{"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		for _, match := range regexp.MustCompile(`b\.text\("(\w+)"`).FindAllStringSubmatch(string(source), -1) {
 			names = append(names, match[1])
 		}
 	}

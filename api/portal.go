@@ -20,13 +20,14 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request) error {
 	entryOf(ctx).userID = user.ID
 
 	var returnURL string
-	if err := decodeBody(w, r, field{"returnUrl", &returnURL}); err != nil {
+	b, err := readBody(w, r)
+	if err != nil {
 		return err
 	}
-	if returnURL == "" {
-		return errReturnMissing
+	if err := b.text("returnUrl", &returnURL, errReturnMissing); err != nil {
+		return err
 	}
-	if err := s.Sites.checkURL("returnUrl", returnURL); err != nil {
+	if err := s.Sites.checkURLs(field{"returnUrl", returnURL}); err != nil {
 		return err
 	}
 

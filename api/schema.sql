@@ -64,13 +64,12 @@ create table if not exists public.subscriptions (
 create index if not exists subscriptions_user_id_idx on public.subscriptions (user_id);
 create index if not exists subscriptions_stripe_customer_id_idx on public.subscriptions (stripe_customer_id);
 
--- A Checkout Session as Stripe described it last, of one-time payments and of
--- subscriptions alike. https://docs.stripe.com/api/checkout/sessions/object
+-- A Checkout Session for a one-time payment as Stripe described it last. https://docs.stripe.com/api/checkout/sessions/object
 create table if not exists public.purchases (
   id text primary key, -- cs_…
   user_id uuid references auth.users (id) on delete set null, -- null: a guest, or not known
   stripe_customer_id text, -- cus_…
-  payment_intent_id text, -- pi_…, null for a subscription
+  payment_intent_id text, -- pi_…, null where nothing was to pay
   status text, -- open, complete or expired
   payment_status text, -- paid, unpaid or no_payment_required
   price_id text, -- price_…, of the first line item

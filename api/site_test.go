@@ -68,6 +68,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 			TrustedProxies:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 			UpstreamTimeout: 10 * time.Second,
 			MaxInFlight:     1000,
+			MaxEvents:       1000,
 			Metrics:         api.NewMetrics(),
 			Ready:           func() bool { return true },
 		},

@@ -28,13 +28,16 @@ type wildcard struct{ scheme, dotDomain, port string }
 func ParseSites(list string) (Sites, error) {
 	s := Sites{exact: map[string]bool{}}
 	var mistakes []error
+	n := 0
 	for entry := range strings.SplitSeq(list, ",") {
+		n++
 		entry = strings.TrimSpace(entry)
 		if entry == "" {
 			continue
 		}
 		if err := s.add(entry); err != nil {
-			mistakes = append(mistakes, fmt.Errorf("%q %w", entry, err))
+			// The entry is not quoted: it can be a secret in the wrong place.
+			mistakes = append(mistakes, fmt.Errorf("entry %d %w", n, err))
 		}
 	}
 	return s, errors.Join(mistakes...)
@@ -46,7 +49,7 @@ func (s *Sites) add(entry string) error {
 	}
 	scheme, rest, ok := strings.Cut(entry, "://")
 	if !ok {
-		return errors.New("has no scheme: write https://" + entry)
+		return errors.New("has no scheme: write https://example.com, say")
 	}
 	rest, isWildcard := strings.CutPrefix(rest, "*.")
 	if strings.Contains(rest, "*") {
@@ -99,16 +102,23 @@ func (s Sites) allows(o origin) bool {
 
 const maxURL = 5000 // characters, Stripe's own limit
 
-// checkURL checks a URL that a buyer is sent to; name is the request's field.
-func (s Sites) checkURL(name, raw string) error {
-	o, u, err := originOf(raw)
-	if err != nil || utf8.RuneCountInString(raw) > maxURL {
-		return badRequest(name + " must be a valid URL")
+// field is a field of a request and what it says.
+type field struct{ name, value string }
+
+// checkURLs checks the URLs that a buyer is sent to: first whether each is one,
+// then whether it is on an allowed site.
+func (s Sites) checkURLs(fields ...field) error {
+	for _, f := range fields {
+		if _, _, err := originOf(f.value); err != nil || utf8.RuneCountInString(f.value) > maxURL {
+			return badRequest(f.name + " must be a valid URL")
+		}
 	}
-	// Of user:password@host people read only the first part, so no site that
-	// means well sends anyone there.
-	if !s.Any() && (u.User != nil || !s.allows(o)) {
-		return badRequest(name + " is not on an allowed site")
+	for _, f := range fields {
+		// Of user:password@host people read only the first part, so no site that
+		// means well sends anyone there.
+		if o, u, _ := originOf(f.value); !s.Any() && (u.User != nil || !s.allows(o)) {
+			return badRequest(f.name + " is not on an allowed site")
+		}
 	}
 	return nil
 }

@@ -83,13 +83,13 @@ func TestWrongConfiguration(t *testing.T) {
 		{"many at once", valid("PORT", "http", "STRIPE_SECRET_KEY", "pk_test_1", "SUPABASE_URL", "abc.supabase.co", "CHECKOUT_TRIAL_DAYS", "731",
 			"CHECKOUT_AUTOMATIC_TAX", "sure", "CUSTOMERS_TABLE", "public.customers", "TRUSTED_PROXIES", "nginx", "UPSTREAM_TIMEOUT", "15", "SHUTDOWN_TIMEOUT", "-1s",
 			"LOG_LEVEL", "loud", "LOG_FORMAT", "xml", "PORTAL_CONFIGURATION", "pc_1", "SITE_ORIGINS", "*,example.com"),
-			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is no URL", "SITE_ORIGINS \"*\" would let", "SITE_ORIGINS \"example.com\" has no scheme",
-				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no name", "TRUSTED_PROXIES holds \"nginx\"",
+			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is no URL", "SITE_ORIGINS entry 1 would let", "SITE_ORIGINS entry 2 has no scheme",
+				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no name", "TRUSTED_PROXIES entry 1 is no address",
 				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL is none", "LOG_FORMAT is neither"}},
 		{"live key and a mock", valid("STRIPE_SECRET_KEY", "sk_live_1", "STRIPE_API_BASE", "http://localhost:12111", "SITE_ORIGINS", "https://a.example"),
 			[]string{"STRIPE_API_BASE would send a live key"}},
 		{"live key without sites", valid("STRIPE_SECRET_KEY", "rk_live_1"), []string{"SITE_ORIGINS is not set, but"}},
-		{"live key with wrong sites", valid("STRIPE_SECRET_KEY", "rk_live_1", "SITE_ORIGINS", "*"), []string{"SITE_ORIGINS \"*\""}},
+		{"live key with wrong sites", valid("STRIPE_SECRET_KEY", "rk_live_1", "SITE_ORIGINS", "*"), []string{"SITE_ORIGINS entry 1"}},
 		{"no Stripe key", valid("STRIPE_SECRET_KEY", "whsec_1"), []string{"STRIPE_SECRET_KEY is no secret key"}},
 		{"key with a line break inside", valid("STRIPE_SECRET_KEY", "sk_test_1\n2"), []string{"STRIPE_SECRET_KEY holds white space"}},
 		{"new keys swapped", valid("SUPABASE_ANON_KEY", "sb_secret_1", "SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_1"),
@@ -98,6 +98,9 @@ func TestWrongConfiguration(t *testing.T) {
 			[]string{"SUPABASE_ANON_KEY is a service_role key", "SUPABASE_SERVICE_ROLE_KEY is a key of the role anon"}},
 		{"URL of one API", valid("SUPABASE_URL", "https://abc.supabase.co/rest/v1/"), []string{"SUPABASE_URL is the URL of one API: leave /rest/v1 out"}},
 		{"endpoint's id for its secret", valid("STRIPE_WEBHOOK_SECRET", "whsec_1, we_2"), []string{"STRIPE_WEBHOOK_SECRET is no signing secret"}},
+		{"secrets in the wrong place", valid("SITE_ORIGINS", "sk_test_HIDDEN", "TRUSTED_PROXIES", "whsec_HIDDEN", "SUPABASE_URL", "sb_secret_HIDDEN",
+			"CUSTOMERS_TABLE", "sk-HIDDEN", "PORTAL_CONFIGURATION", "sk_test_HIDDEN", "LOG_FORMAT", "HIDDEN", "PORT", "HIDDEN"),
+			[]string{"PORT is not", "SUPABASE_URL is no URL", "SITE_ORIGINS entry 1 has no scheme", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no", "TRUSTED_PROXIES entry 1", "LOG_FORMAT is neither"}},
 		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
 		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is no cookie name"}},
 	}
@@ -114,6 +117,9 @@ func TestWrongConfiguration(t *testing.T) {
 				if !strings.HasPrefix(lines[i], "  "+want) {
 					t.Errorf("mistake %d = %q; want %q", i, lines[i], want)
 				}
+			}
+			if strings.Contains(stderr.String(), "HIDDEN") {
+				t.Errorf("stderr = %s; want no value in it", &stderr)
 			}
 			for _, key := range []string{"STRIPE_SECRET_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"} {
 				if value := test.env[key]; value != "" && strings.Contains(stderr.String(), value) {

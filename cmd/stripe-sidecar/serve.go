@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	readTimeout = 10 * time.Second // for a whole request; its body is 64 KiB at most
+	readTimeout = 10 * time.Second // for a whole request, its body included
 	// stopDelay is how long a service that was told to stop goes on taking
 	// requests while /readyz already says no, so that a load balancer that has
 	// not noticed yet loses none.
@@ -27,6 +28,9 @@ const (
 	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
 	// account, so the last of as many would have waited for 20 seconds already.
 	maxInFlight = 2000
+	// maxEvents bounds what anybody can have the webhook read before a signature
+	// is looked at, 1 MiB each. Stripe sends again what is refused.
+	maxEvents = 64
 )
 
 // serve runs the service until ctx ends and the requests in flight are done.
@@ -55,21 +59,27 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
 		MaxInFlight:     maxInFlight,
+		MaxEvents:       maxEvents,
 		Ready:           ready.Load,
 	})
 
 	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      readTimeout + c.UpstreamTimeout + 5*time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    80 << 10, // room for 64 KiB of cookies
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		Handler:                      handler,
+		ReadHeaderTimeout:            5 * time.Second,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               80 << 10, // room for 64 KiB of cookies
+		DisableGeneralOptionsHandler: true,     // OPTIONS * is answered as any other path
+		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
+	listener, err := net.Listen("tcp", net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(int(c.Port))))
 	if err != nil {
-		return fmt.Errorf("listen: %w (PORT or HOST)", err)
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // without the address, which the variables tell
+		}
+		return fmt.Errorf("listen: %w: set another PORT or HOST", err)
 	}
 	for _, warning := range c.warnings() {
 		logger.Warn(warning)

@@ -66,7 +66,7 @@ func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 			}
 			return err
 		}
-		if len(page) < syncPage {
+		if len(page) == 0 { // a short page may be PostgREST's own limit
 			return nil
 		}
 		after = page[len(page)-1].UserID

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,6 +38,9 @@ func TestSync(t *testing.T) {
 	}
 	stripe.DeleteCustomer(customer[users[3].ID]) // no more to Stripe than a Customer that never was
 	supabase.Insert("customers", map[string]any{"id": "99999999-9999-4999-8999-999999999999", "stripe_customer_id": nil})
+	supabase.Insert("customers", map[string]any{"id": "88888888-8888-4888-8888-888888888888", "stripe_customer_id": ""})
+	once := stripeCheckout(t, env["STRIPE_API_BASE"], customer[users[1].ID])
+	stripe.PayCheckout(once)
 	setenv(t, env)
 
 	sync := func(want int, args ...string) string {
@@ -64,6 +68,10 @@ func TestSync(t *testing.T) {
 		}
 	}
 
+	if rows := supabase.Rows("purchases"); len(rows) != 1 || rows[0]["id"] != once || rows[0]["user_id"] != users[1].ID || rows[0]["payment_status"] != "paid" {
+		t.Errorf("purchases = %v; want %s, paid by %s", rows, once, users[1].ID)
+	}
+
 	// Stripe fails: the command says how to go on, and goes on there.
 	stripe.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		refuse := r.URL.Query().Get("customer") == customer[users[2].ID]
@@ -85,4 +93,26 @@ func TestSync(t *testing.T) {
 			t.Errorf("sync from the second user on asked for %s; want only those after", id)
 		}
 	}
+}
+
+// stripeCheckout starts a one-time purchase of a Customer at Stripe.
+func stripeCheckout(t *testing.T, stripe, customerID string) (id string) {
+	t.Helper()
+	r, err := http.NewRequest("POST", stripe+"/v1/checkout/sessions", strings.NewReader("mode=payment&success_url=https://a.example&customer="+customerID+
+		"&line_items[0][price]=price_lifetime&line_items[0][quantity]=1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer sk_test_x")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var session struct{ ID string }
+	if err := json.NewDecoder(resp.Body).Decode(&session); err != nil || session.ID == "" {
+		t.Fatalf("creating a Checkout Session = %s, %v; want an id", resp.Status, err)
+	}
+	return session.ID
 }

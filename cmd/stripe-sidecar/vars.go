@@ -115,12 +115,12 @@ type prefixes []netip.Prefix
 func (p *prefixes) Decode(value string) error {
 	var entries list
 	_ = entries.Decode(value)
-	for _, entry := range entries {
+	for i, entry := range entries {
 		prefix, err := netip.ParsePrefix(entry)
 		if err != nil {
 			addr, err := netip.ParseAddr(entry)
 			if err != nil {
-				return fmt.Errorf("holds %q, which is no address and no range: write 10.0.0.0/8 or 10.1.2.3, say", entry)
+				return fmt.Errorf("entry %d is no address and no range: write 10.0.0.0/8 or 10.1.2.3, say", i+1)
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}

@@ -187,7 +187,7 @@ func (v *visit) find(ctx context.Context) (*User, error) {
 	// at before: the key of a token that expired long ago may be gone, and
 	// nobody can refresh but with a refresh token that he holds.
 	left := t.expires.Sub(v.a.now())
-	if left >= refreshMargin || s.refresh == "" {
+	if left >= refreshMargin || s.refresh == "" || len(s.refresh) > maxRefresh {
 		return v.accept(ctx, t)
 	}
 	wait := ctx

@@ -20,6 +20,7 @@ const (
 	base64Prefix  = "base64-"
 	accessCookie  = "sb-access-token"
 	refreshCookie = "sb-refresh-token"
+	maxRefresh    = 4 << 10 // of a refresh token, which GoTrue makes of 12 letters, or some more
 )
 
 // session is what the cookies say of the session.
@@ -336,10 +337,16 @@ func (j *jar) clear(out http.Header) { j.put(out, nil) }
 
 // put clears the cookies that came and are not in set, and sets those in set.
 func (j *jar) put(out http.Header, set []http.Cookie) {
+	out.Del("Set-Cookie") // what a renewal wrote before the session turned out to be gone
 	var all []http.Cookie
 	for _, name := range j.names {
 		if !slices.ContainsFunc(set, func(c http.Cookie) bool { return c.Name == name }) {
 			all = append(all, http.Cookie{Name: name, MaxAge: -1})
+		}
+	}
+	for _, c := range set {
+		if !slices.Contains(j.names, c.Name) {
+			j.names = append(j.names, c.Name) // what there is to clear from now on
 		}
 	}
 	for _, c := range append(all, set...) {

@@ -17,6 +17,8 @@ const (
 	keepRefreshed = 10 * time.Second
 	// The oldest result makes room; its stragglers ask once more.
 	maxRefreshed = 1000
+	// A call outlives its request, so the bound on requests does not bound them.
+	maxRefreshing = 200
 )
 
 // refreshes trades each refresh token once, for any number of requests.
@@ -43,6 +45,9 @@ type refreshCall struct {
 // the old token is spent.
 func (f *refreshes) do(ctx context.Context, refreshToken string) (*renewed, error) {
 	c := f.join(ctx, refreshToken)
+	if c == nil {
+		return nil, fmt.Errorf("%w: refresh: too many at once", ErrUnavailable)
+	}
 	select {
 	case <-c.done:
 		return c.session, c.err
@@ -51,12 +56,17 @@ func (f *refreshes) do(ctx context.Context, refreshToken string) (*renewed, erro
 	}
 }
 
+// join returns the call for the refresh token, begun if there is none; nil when
+// too many are under way.
 func (f *refreshes) join(ctx context.Context, refreshToken string) *refreshCall {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget()
 	if c := f.calls[refreshToken]; c != nil {
 		return c
+	}
+	if len(f.calls)-len(f.finished) >= maxRefreshing {
+		return nil
 	}
 	if f.calls == nil {
 		f.calls = map[string]*refreshCall{}

@@ -33,6 +33,9 @@ type CheckoutRequest struct {
 	SuccessURL string // sent byte for byte; Stripe fills in {CHECKOUT_SESSION_ID}
 	CancelURL  string
 	User       User
+	// ConfirmUser is asked before a User is sent to the billing portal, which an
+	// access token alone must not open. Its error is returned as it is.
+	ConfirmUser func(context.Context) error
 	// IdempotencyKey makes a repetition give the same Checkout Session; "" for
 	// none. It must already be bound to the caller.
 	IdempotencyKey string
@@ -43,7 +46,7 @@ type CheckoutRequest struct {
 // buys without one. With Config.OneSubscription a user who already has a live
 // subscription gets a billing portal session instead.
 //
-// Errors: ErrCustomersUnavailable, *StripeError.
+// Errors: ErrCustomersUnavailable, *StripeError, and those of ConfirmUser.
 //
 // https://docs.stripe.com/api/checkout/sessions/create
 func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Session, error) {
@@ -73,6 +76,9 @@ func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID 
 			return Session{}, err
 		}
 		if subscribed {
+			if err := r.ConfirmUser(ctx); err != nil {
+				return Session{}, err
+			}
 			return b.portal(ctx, customerID, r.CancelURL)
 		}
 	}
@@ -134,13 +140,14 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", r.IdempotencyKey, customerID))
 	}
 
-	s, err := b.stripe.CheckoutSessions.New(p)
-	if err != nil {
-		return Session{}, stripeError("create checkout session", err)
+	var s *stripe.CheckoutSession
+	if err := onceFree(ctx, func() (err error) {
+		s, err = b.stripe.CheckoutSessions.New(p)
+		return stripeError("create checkout session", err)
+	}); err != nil {
+		return Session{}, err
 	}
 	if s.URL == "" {
-		// A replayed idempotency key can also bring back a Checkout Session that has
-		// been paid or has expired, and those have none.
 		return Session{}, incomplete("create checkout session", s.APIResource)
 	}
 	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil

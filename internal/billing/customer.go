@@ -55,6 +55,9 @@ func (b *Billing) replaceCustomer(ctx context.Context, u User, was string) (stri
 		return "", err
 	}
 	stands, err := b.store.Replace(ctx, u.ID, was, created)
+	if err == nil && stands == "" && was != "" { // its deletion has just been told by an Event
+		stands, err = b.store.Replace(ctx, u.ID, "", created)
+	}
 	return standing(stands, err)
 }
 
@@ -81,24 +84,36 @@ func (b *Billing) createCustomer(ctx context.Context, u User, was string) (strin
 	if u.Email != "" {
 		p.Email = &u.Email
 	}
+	var c *stripe.Customer
+	err := onceFree(ctx, func() (err error) {
+		c, err = b.stripe.Customers.New(p)
+		return stripeError("create customer", err)
+	})
+	var s *StripeError
+	switch {
+	case errors.As(err, &s) && s.badMail && u.Email != "":
+		u.Email = "" // Supabase is less strict about addresses; Checkout asks for one
+		return b.createCustomer(ctx, u, was)
+	case err != nil:
+		return "", err
+	case c.ID == "":
+		return "", incomplete("create customer", c.APIResource)
+	}
+	return c.ID, nil
+}
+
+// onceFree repeats a call for as long as another one with its idempotency key
+// is in flight, which can be longer than stripe-go retries.
+func onceFree(ctx context.Context, call func() error) error {
 	for {
-		c, err := b.stripe.Customers.New(p)
-		if err == nil && c.ID == "" {
-			return "", incomplete("create customer", c.APIResource)
-		}
-		if err == nil {
-			return c.ID, nil
-		}
-		err = stripeError("create customer", err)
+		err := call()
 		var s *StripeError
 		if !errors.As(err, &s) || !s.inUse {
-			return "", err
+			return err
 		}
-		// Another request is creating this very Customer and takes longer than
-		// stripe-go retries; there is nothing to do but to wait for it.
 		select {
 		case <-ctx.Done():
-			return "", err
+			return err
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

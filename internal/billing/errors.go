@@ -27,6 +27,7 @@ type StripeError struct {
 	IdempotencyMismatch bool
 
 	missing string // the parameter that names an object which Stripe does not have
+	badMail bool   // Stripe takes the user's e-mail address for none
 	inUse   bool   // another call with the same idempotency key is in flight
 	cause   string // for the log; no key, no e-mail
 }
@@ -44,6 +45,10 @@ var sensitive = regexp.MustCompile(`(?i)[^\s@"'<>(]+@[^\s@"'<>)]+` +
 	`|\bBearer\s+\S+` +
 	`|https?://billing\.stripe\.com/\S+`)
 
+// Redact takes out of a text what no log may hold: e-mail addresses, keys,
+// tokens and the URLs of billing portal sessions.
+func Redact(text string) string { return sensitive.ReplaceAllString(text, "[redacted]") }
+
 // stripeError classifies an error of stripe-go; nil stays nil.
 // https://docs.stripe.com/api/errors
 func stripeError(doing string, err error) error {
@@ -54,15 +59,16 @@ func stripeError(doing string, err error) error {
 	if !errors.As(err, &s) {
 		// A connection that failed, a deadline, or an answer that was not JSON,
 		// of which stripe-go quotes the beginning.
-		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, sensitive.ReplaceAllString(err.Error(), "[redacted]"))}
+		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, Redact(err.Error()))}
 	}
 	e := &StripeError{
 		RequestID:           s.RequestID,
 		IdempotencyMismatch: s.Type == stripe.ErrorTypeIdempotency && s.HTTPStatusCode == http.StatusBadRequest,
 		inUse:               s.Code == stripe.ErrorCodeIdempotencyKeyInUse,
 		cause: fmt.Sprintf("%s: stripe answered %d %s %s param=%q: %s", doing, s.HTTPStatusCode, s.Type, s.Code, s.Param,
-			sensitive.ReplaceAllString(s.Msg, "[redacted]")),
+			Redact(s.Msg)),
 	}
+	e.badMail = s.Code == stripe.ErrorCodeEmailInvalid
 	if s.Code == stripe.ErrorCodeResourceMissing {
 		e.missing = s.Param
 	}

@@ -111,8 +111,8 @@ type Record struct{ UserID, CustomerID string }
 // limit; after is the user of the last one seen, "" to begin.
 func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, error) {
 	rows, err := s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
-		q := t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Not(s.CustomerColumn, "is", "null").
-			Order(s.UserColumn, &postgrest.OrderOpts{Ascending: true}).Limit(limit, "")
+		q := t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Neq(s.CustomerColumn, ""). // nor null
+													Order(s.UserColumn, &postgrest.OrderOpts{Ascending: true}).Limit(limit, "")
 		if after != "" {
 			q = q.Gt(s.UserColumn, after)
 		}
@@ -129,7 +129,7 @@ func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, er
 
 // Count returns how many records there are after a user, as Page goes.
 func (s *Store) Count(ctx context.Context, after string) (int64, error) {
-	q := s.client(ctx, "").From(s.Table).Select(s.UserColumn, "exact", true).Not(s.CustomerColumn, "is", "null")
+	q := s.client(ctx, "").From(s.Table).Select(s.UserColumn, "exact", true).Neq(s.CustomerColumn, "")
 	if after != "" {
 		q = q.Gt(s.UserColumn, after)
 	}
