@@ -348,7 +348,7 @@ func TestCustomersTableDown(t *testing.T) {
 		{"HTML for success", "GET", stripeSays(200, `<html>Welcome</html>`)},
 		{"an object for rows", "GET", stripeSays(200, `{}`)},
 		{"not JSON", "POST", stripeSays(201, `[{`)},
-		{"a redirect", "GET", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", 302) }},
+		{"a redirect", "GET", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", http.StatusFound) }},
 		{"hangs when read", "GET", hang},
 		{"hangs when written", "POST", hang},
 		{"foreign key: the user is gone", "POST", stripeSays(409, `{"code":"23503","message":"violates foreign key constraint"}`)},
