@@ -6,7 +6,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: run serve test lint build image bench fuzz chaos clean
+.PHONY: run serve test lint build image bench fuzz chaos licences clean
 
 run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
 	@exec bin/sandbox
@@ -48,6 +48,14 @@ fuzz: ## each fuzz target for a minute
 
 chaos: ## three replicas behind nginx, one killed and started again under load
 	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./api
+
+licences: build ## the modules in the binary and their licences
+	@go version -m bin/stripe-sidecar | awk '$$1 == "dep" {print $$2 "@" $$3}' | while read -r module; do \
+	  dir=$$(go mod download -json "$$module" | sed -n 's/^.*"Dir": "\(.*\)",*$$/\1/p'); \
+	  printf '%-75s %s\n' "$$module" "$$(cat "$$dir"/LICEN[CS]E* 2>/dev/null | tr '\n' ' ' | \
+	    grep -oE 'Apache License|MIT License|Permission is hereby granted, free of charge|Redistribution and use in source and binary forms|Mozilla Public License' | \
+	    head -1 | sed -e 's/Permission is.*/MIT/;s/MIT License/MIT/;s/Redistribution.*/BSD/;s/Apache License/Apache-2.0/;s/Mozilla.*/MPL-2.0/' | grep . || echo "none in the module")"; \
+	done
 
 clean:
 	rm -rf bin
