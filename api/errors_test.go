@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -77,6 +79,56 @@ func TestStripeErrors(t *testing.T) {
 				t.Errorf("log = %s; want neither e-mail nor parts of a key", w.logs)
 			}
 		})
+	}
+}
+
+// TestPanic: a mistake of ours is a 500, and the service goes on.
+func TestPanic(t *testing.T) {
+	w := start(t, func(s *settings) { s.api.Ready = func() bool { panic("no such thing") } })
+	got := w.do("GET", "/readyz", "")
+	if got.status != 500 || got.field("error") != "Something went wrong. Please try again." {
+		t.Errorf("GET /readyz = %d %s; want 500 and a fixed text", got.status, got.body)
+	}
+	if lines := w.logs.lines(t); len(lines) != 1 || !strings.Contains(lines[0]["err"].(string), "no such thing") || !strings.Contains(lines[0]["err"].(string), "errors_test.go") {
+		t.Errorf("log = %v; want the panic and where it was", lines)
+	}
+	if got := w.do("GET", "/healthz", ""); got.status != 200 {
+		t.Errorf("GET /healthz afterwards = %d; want 200", got.status)
+	}
+}
+
+// logChannel is a log of which each line can be waited for.
+type logChannel chan string
+
+func (c logChannel) Write(p []byte) (int, error) { c <- string(p); return len(p), nil }
+
+// TestCallerGone: a caller who goes away takes the call to Stripe along, and is
+// no error of ours.
+func TestCallerGone(t *testing.T) {
+	lines, arrived, gone := make(logChannel, 10), make(chan struct{}), make(chan struct{})
+	w := start(t, func(s *settings) { s.api.Logger = slog.New(slog.NewJSONHandler(lines, nil)) })
+	w.stripe.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		close(arrived)
+		<-r.Context().Done()
+		close(gone)
+		return true
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, "POST", w.url+"/api/stripe/create-checkout", strings.NewReader(buyOnce))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { <-arrived; leave() }()
+	if resp, err := http.DefaultTransport.RoundTrip(r); err == nil {
+		t.Errorf("create-checkout = %s; want it given up", resp.Status)
+	}
+	<-gone
+	var line struct {
+		Level  string
+		Status int
+	}
+	if err := json.Unmarshal([]byte(<-lines), &line); err != nil || line.Level != "INFO" || line.Status != 499 {
+		t.Errorf("log line = %+v, %v; want status 499 at level INFO", line, err)
 	}
 }
 

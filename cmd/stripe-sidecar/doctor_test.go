@@ -42,7 +42,7 @@ func TestDoctor(t *testing.T) {
 		{name: "clock", breaks: "GET /v1/balance", handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Date", time.Now().Add(-10*time.Minute).UTC().Format(http.TimeFormat))
 			_, _ = io.WriteString(w, `{"object":"balance"}`)
-		}, failing: "clock", mentions: "10m0s ahead"},
+		}, failing: "clock", mentions: "s ahead of Stripe's"},
 		{name: "may not create Checkout Sessions", breaks: "POST /v1/checkout/sessions", handler: status(403, forbidden),
 			failing: "Stripe permissions", mentions: "create checkout session"},
 		{name: "not Stripe at all", breaks: "POST /v1/customers", handler: status(200, `{}`), failing: "Stripe permissions", mentions: "is this Stripe?"},

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -28,6 +30,9 @@ const (
 	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
 	// account, so the last of as many would have waited for 20 seconds already.
 	maxInFlight = 2000
+	// maxConnections bounds what callers can hold open without asking anything; the
+	// next one waits to be accepted.
+	maxConnections = 10_000
 	// maxEvents bounds what anybody can have the webhook read before a signature
 	// is looked at, 1 MiB each. Stripe sends again what is refused.
 	maxEvents = 64
@@ -92,7 +97,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	logger.Info("listening", "addr", listener.Addr().String(), "version", versionString())
 
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(netutil.LimitListener(listener, maxConnections)) }()
 	select {
 	case err := <-served:
 		return err

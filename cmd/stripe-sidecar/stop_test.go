@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"8space.app/stripe-sidecar/internal/sandbox"
 )
@@ -92,5 +96,34 @@ func TestSecondSignal(t *testing.T) {
 	}
 	if err := <-answered; err == nil {
 		t.Error("request in flight = answered; want it lost with the process")
+	}
+}
+
+// TestSlowClient: who sends a byte now and then does not hold a connection.
+func TestSlowClient(t *testing.T) {
+	t.Parallel() // it waits for the service's own time-outs
+	_, _, env := surroundings(t, sandbox.StripeOptions{})
+	url, _ := startProcess(t, env)
+	for name, begin := range map[string]string{
+		"header": "POST /api/stripe/create-checkout HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		"body":   "POST /api/stripe/create-checkout HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, begin); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(conn); err != nil || bytes.Contains(answer, []byte(" 200 ")) {
+				t.Errorf("connection = %q, %v; want it closed by the service", answer, err)
+			}
+		})
 	}
 }
