@@ -6,13 +6,16 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: run serve test lint build image bench fuzz chaos licences clean
+.PHONY: run serve doctor test lint build image bench fuzz chaos licences clean
 
 run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
 	@exec bin/sandbox
 
 serve: build ## the service, with its variables from the environment and .env
 	@set -a; if [ -f .env ]; then . ./.env; fi; exec bin/stripe-sidecar
+
+doctor: build ## check the set-up of make serve
+	@set -a; if [ -f .env ]; then . ./.env; fi; exec bin/stripe-sidecar doctor
 
 test: lint ## everything that must hold; under CI=true a skipped test fails
 ifeq ($(CI),true)

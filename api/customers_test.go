@@ -357,7 +357,11 @@ func TestCustomersTableDown(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, func(s *settings) { s.api.UpstreamTimeout = 300 * time.Millisecond })
+			w := start(t, func(s *settings) {
+				if strings.HasPrefix(test.name, "hangs") {
+					s.api.UpstreamTimeout = 2 * time.Second
+				}
+			})
 			_, session := w.signUp("ada@example.com")
 			w.portal(`{}`, session...)
 			w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {

@@ -342,7 +342,11 @@ func (u upset) test(t *testing.T, f fault, to *url.URL) {
 	}
 
 	later.Store(true)
-	if got := ask(); got.status != 200 {
+	got = ask()
+	for again := 0; got.status != 200 && again < 2; again++ { // a machine with more to do is slow, too
+		got = ask()
+	}
+	if got.status != 200 {
 		t.Errorf("%s afterwards = %d %s; want 200\n%s", u.path, got.status, got.body, w.logs)
 	}
 	if done := w.results(u.path); len(done) == 0 || u.path != webhookPath && done[len(done)-1] != userID || u.path == webhookPath && len(done) != 1 {

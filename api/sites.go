@@ -58,7 +58,7 @@ func (s *Sites) add(entry string) error {
 	o, u, err := originOf(scheme + "://" + rest)
 	switch {
 	case err != nil || u.User != nil || u.Path != "" || strings.ContainsAny(rest, "?#"):
-		return errors.New("is not an origin: write scheme://host or scheme://host:port and nothing behind it, not even a /")
+		return errors.New("is not an origin: write scheme://host or scheme://host:port and nothing behind it, not even a /; commas separate several")
 	case strings.ContainsFunc(o.host, beyondASCII):
 		return errors.New("must be written as browsers send it, with xn-- for letters beyond ASCII")
 	case !isWildcard:
@@ -117,7 +117,7 @@ func (s Sites) checkURLs(fields ...field) error {
 		// Of user:password@host people read only the first part, so no site that
 		// means well sends anyone there.
 		if o, u, _ := originOf(f.value); !s.Any() && (u.User != nil || !s.allows(o)) {
-			return badRequest(f.name + " is not on an allowed site")
+			return fmt.Errorf("%w: %s is not in SITE_ORIGINS", badRequest(f.name+" is not on an allowed site"), o)
 		}
 	}
 	return nil

@@ -153,6 +153,14 @@ func (c config) check(m mistakes) {
 	if c.live() && c.SiteOrigins.Any() && len(m["SITE_ORIGINS"]) == 0 {
 		m.add("SITE_ORIGINS", "is not set, but the key is a live one, and buyers could be sent to any site: name yours, https://example.com say")
 	}
+	if host := c.SupabaseURL.Hostname(); host == "supabase.com" || host == "app.supabase.com" {
+		m.add("SUPABASE_URL", "is the dashboard's address: use the project's own, https://<ref>.supabase.co")
+	}
+	for i, price := range c.AllowedPrices {
+		if strings.HasPrefix(price, "prod_") {
+			m.add("ALLOWED_PRICES", fmt.Sprintf("entry %d is a product: list its prices, price_…", i+1))
+		}
+	}
 	switch role := supabaseRole(c.SupabaseAnonKey); role {
 	case "", "anon":
 	default:
@@ -191,6 +199,9 @@ func (c config) warnings() []string {
 	if c.SiteOrigins.Any() {
 		w = append(w, "SITE_ORIGINS is not set: buyers may be sent to any site, and no other site's pages can call this service")
 	}
+	if len(c.StripeWebhookSecret) == 0 {
+		w = append(w, "STRIPE_WEBHOOK_SECRET is not set: what is bought is not written to the site's database")
+	}
 	return w
 }
 
@@ -214,7 +225,7 @@ func (c config) cookieName() string {
 func usage(w io.Writer) {
 	fmt.Fprint(w, `stripe-sidecar sells and manages with Stripe for a site on Supabase.
 
-  stripe-sidecar              serve
+  stripe-sidecar serve        answer requests; also without any argument
   stripe-sidecar doctor       check the set-up against the real Stripe and Supabase, a line
                               each with the remedy; --json for machines; exit 0 or 1
   stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,

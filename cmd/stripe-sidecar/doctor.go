@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 	if m := (mistakes)(nil); errors.As(configuration, &m) {
 		for _, line := range m.lines() {
 			name, problem, _ := strings.Cut(line, " ")
-			findings = append(findings, finding{Check: name, Problem: problem, Remedy: "stripe-sidecar -h has the table of variables"})
+			findings = append(findings, finding{Check: name, Problem: problem, Remedy: "see the table of variables in stripe-sidecar -h"})
 		}
 	} else {
 		findings = examine(ctx, c)
@@ -73,7 +74,7 @@ func examine(ctx context.Context, c config) []finding {
 		return []finding{{Check: "configuration", Problem: err.Error(), Remedy: "correct it"}}
 	}
 	var findings []finding
-	check := func(name, remedy string, run func(context.Context) (detail string, err error)) {
+	check := func(name, remedy string, run func(context.Context) (detail string, err error)) (ok bool) {
 		ctx, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
 		defer cancel()
 		f := finding{Check: name}
@@ -83,37 +84,46 @@ func examine(ctx context.Context, c config) []finding {
 		} else {
 			f.Problem, f.Remedy = strings.ReplaceAll(err.Error(), "\n", "; "), remedy
 		}
+		var network net.Error
+		if errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) {
+			f.Remedy = "it could not be reached: check its URL, and the network of this machine"
+		}
 		findings = append(findings, f)
+		return f.OK
 	}
 	without := func(run func(context.Context) error) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) { return "", run(ctx) }
 	}
 
+	webhook := len(c.StripeWebhookSecret) > 0
 	check("configuration", "", func(context.Context) (string, error) {
 		return strings.Join(c.warnings(), "; "), nil
 	})
+	// A check that could only repeat what an earlier one has found is left out.
 	var ahead time.Duration
-	check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (mode string, err error) {
+	if check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (mode string, err error) {
 		mode = "test mode"
 		if c.live() {
 			mode = "live mode"
 		}
 		ahead, err = bill.CheckKey(ctx)
 		return mode, err
-	})
-	check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
-	check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
-	if len(c.StripeWebhookSecret) > 0 {
-		check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none)", bill.CheckWebhook)
-		check("subscriptions and purchases", "run what `stripe-sidecar schema` prints in the SQL editor", without(store.CheckPurchases))
-	}
-	check("clock", "synchronise this machine's clock (NTP)", func(context.Context) (string, error) {
-		if ahead.Abs() > maxSkew {
-			return "", fmt.Errorf("%s ahead of Stripe's", ahead.Round(time.Second))
+	}) {
+		check("clock", "synchronise this machine's clock (NTP)", func(context.Context) (string, error) {
+			if ahead.Abs() > maxSkew {
+				return "", fmt.Errorf("%s ahead of Stripe's", ahead.Round(time.Second))
+			}
+			return "", nil
+		})
+		check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
+		check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
+		if webhook {
+			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents and Charges", without(bill.CheckMayRead))
+			check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none); "+
+				"a restricted key needs read access to Webhook Endpoints for this check alone", bill.CheckWebhook)
 		}
-		return "", nil
-	})
-	check("Supabase Auth", "correct SUPABASE_URL and SUPABASE_ANON_KEY from the project's settings", without(authenticator.CheckAuth))
+	}
+	anon := check("Supabase Auth", "correct SUPABASE_URL and SUPABASE_ANON_KEY from the project's settings", without(authenticator.CheckAuth))
 	check("signing keys", "correct SUPABASE_URL", func(ctx context.Context) (string, error) {
 		detail, local, err := authenticator.CheckKeySet(ctx)
 		if err == nil && !local {
@@ -121,9 +131,14 @@ func examine(ctx context.Context, c config) []finding {
 		}
 		return detail, err
 	})
-	check("customers table", "run what `stripe-sidecar schema` prints in the SQL editor, or correct CUSTOMERS_TABLE and its columns, or SUPABASE_SERVICE_ROLE_KEY", without(store.CheckTable))
-	check("customers table closed", "run what `stripe-sidecar schema` prints: it revokes the rights and turns on row level security", func(ctx context.Context) (string, error) {
-		return store.CheckClosed(ctx, c.SupabaseAnonKey.reveal())
-	})
+	table := check("customers table", "run what `stripe-sidecar schema` prints in the SQL editor, or correct CUSTOMERS_TABLE and its columns, or SUPABASE_SERVICE_ROLE_KEY", without(store.CheckTable))
+	if anon && table {
+		check("customers table closed", "run what `stripe-sidecar schema` prints: it revokes the rights and turns on row level security", func(ctx context.Context) (string, error) {
+			return store.CheckClosed(ctx, c.SupabaseAnonKey.reveal())
+		})
+	}
+	if webhook {
+		check("subscriptions and purchases", "run what `stripe-sidecar schema` prints in the SQL editor, or correct SUPABASE_SERVICE_ROLE_KEY", without(store.CheckPurchases))
+	}
 	return findings
 }

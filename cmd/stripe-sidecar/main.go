@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/google/uuid"
+
 	"8space.app/stripe-sidecar/api"
 )
 
@@ -39,7 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "-h", "-help", "--help", "help":
 		usage(stdout)
 		return 0
-	case "version":
+	case "version", "-version", "--version":
 		fmt.Fprintln(stdout, versionString())
 		return 0
 	case "schema":
@@ -47,7 +49,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	case "serve", "doctor", "sync", "healthcheck":
 	default:
-		usage(stderr)
+		fmt.Fprintf(stderr, "stripe-sidecar: no such command: %q; stripe-sidecar -h lists them\n", args)
+		return 2
+	}
+	if command == "sync" && argument != "" && uuid.Validate(argument) != nil {
+		fmt.Fprintf(stderr, "stripe-sidecar: %q is not the ID of a user\n", argument)
 		return 2
 	}
 

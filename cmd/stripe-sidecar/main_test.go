@@ -56,8 +56,10 @@ func TestCommands(t *testing.T) {
 		{[]string{"schema"}, 0, string(api.Schema), ""},
 		{[]string{"-h"}, 0, "SUPABASE_SERVICE_ROLE_KEY", ""},
 		{[]string{"help"}, 0, "stripe-sidecar healthcheck", ""},
-		{[]string{"serv"}, 2, "", "stripe-sidecar healthcheck"},
-		{[]string{"version", "please"}, 2, "", "stripe-sidecar healthcheck"},
+		{[]string{"serv"}, 2, "", "no such command: [\"serv\"]"},
+		{[]string{"--version"}, 0, versionString(), ""},
+		{[]string{"sync", "abc"}, 2, "", "is not the ID of a user"},
+		{[]string{"version", "please"}, 2, "", "no such command"},
 		{nil, 2, "", "SUPABASE_URL is not set"},
 	}
 	for _, test := range tests {
@@ -101,6 +103,9 @@ func TestWrongConfiguration(t *testing.T) {
 		{"secrets in the wrong place", valid("SITE_ORIGINS", "sk_test_HIDDEN", "TRUSTED_PROXIES", "whsec_HIDDEN", "SUPABASE_URL", "sb_secret_HIDDEN",
 			"CUSTOMERS_TABLE", "sk-HIDDEN", "PORTAL_CONFIGURATION", "sk_test_HIDDEN", "LOG_FORMAT", "HIDDEN", "PORT", "HIDDEN"),
 			[]string{"PORT is not", "SUPABASE_URL is no URL", "SITE_ORIGINS entry 1 has no scheme", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no", "TRUSTED_PROXIES entry 1", "LOG_FORMAT is neither"}},
+		{"placeholders", valid("STRIPE_SECRET_KEY", "sk_test_...", "SUPABASE_ANON_KEY", "'sb_publishable_1'"), []string{"STRIPE_SECRET_KEY is a placeholder", "SUPABASE_ANON_KEY is a placeholder"}},
+		{"dashboard and product", valid("SUPABASE_URL", "https://supabase.com/dashboard/project/abc", "ALLOWED_PRICES", "price_1,prod_1"),
+			[]string{"SUPABASE_URL is the dashboard's", "ALLOWED_PRICES entry 2 is a product"}},
 		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
 		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is no cookie name"}},
 	}

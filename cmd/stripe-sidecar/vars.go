@@ -35,6 +35,9 @@ func (s *secret) Decode(value string) error {
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("holds white space or letters that no key has: paste it again")
 	}
+	if strings.HasSuffix(value, "...") || strings.ContainsAny(value, `"'`) {
+		return errors.New("is a placeholder, or stands in quotation marks: put the key itself there")
+	}
 	s.value = &value
 	return nil
 }

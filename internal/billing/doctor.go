@@ -68,6 +68,18 @@ func (b *Billing) CheckMayCreate(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
+// CheckMayRead reports whether the key may read what the webhook fetches.
+func (b *Billing) CheckMayRead(ctx context.Context) error {
+	params := stripe.ListParams{Context: ctx, Limit: stripe.Int64(1), Single: true}
+	subscriptions := b.stripe.Subscriptions.List(&stripe.SubscriptionListParams{ListParams: params})
+	invoices := b.stripe.Invoices.List(&stripe.InvoiceListParams{ListParams: params})
+	payments := b.stripe.PaymentIntents.List(&stripe.PaymentIntentListParams{ListParams: params})
+	charges := b.stripe.Charges.List(&stripe.ChargeListParams{ListParams: params})
+	return errors.Join(
+		stripeError("list subscriptions", subscriptions.Err()), stripeError("list invoices", invoices.Err()),
+		stripeError("list payment intents", payments.Err()), stripeError("list charges", charges.Err()))
+}
+
 // CheckPortal reports whether the billing portal has been set up.
 func (b *Billing) CheckPortal(ctx context.Context) error {
 	if id := b.config.PortalConfiguration; id != "" {

@@ -30,7 +30,11 @@ type StripeError struct {
 	badMail bool   // Stripe takes the user's e-mail address for none
 	inUse   bool   // another call with the same idempotency key is in flight
 	cause   string // for the log; no key, no e-mail
+	network error  // when there was no answer
 }
+
+// Unwrap returns what went wrong on the way, nil when Stripe did answer.
+func (e *StripeError) Unwrap() error { return e.network }
 
 // Error returns the cause, for the log. It holds no key and no e-mail address.
 func (e *StripeError) Error() string { return e.cause }
@@ -59,7 +63,7 @@ func stripeError(doing string, err error) error {
 	if !errors.As(err, &s) {
 		// A connection that failed, a deadline, or an answer that was not JSON,
 		// of which stripe-go quotes the beginning.
-		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, Redact(err.Error()))}
+		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, Redact(err.Error())), network: err}
 	}
 	e := &StripeError{
 		RequestID:           s.RequestID,
