@@ -6,7 +6,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: run serve doctor test lint build image bench fuzz chaos licences clean
+.PHONY: run serve doctor test lint build image bench soak fuzz chaos licences clean
 
 run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
 	@exec bin/sandbox
@@ -39,8 +39,11 @@ build: ## bin/stripe-sidecar and bin/sandbox, static
 image: ## the container image stripe-sidecar
 	docker build --build-arg VERSION=$(VERSION) -t stripe-sidecar .
 
-bench: ## benchmarks of the handlers
-	go test -run '^$$' -bench . -benchmem ./...
+bench: build ## under load beside a bare handler: one table, in under five minutes
+	@bin/bench
+
+soak: build ## 200,000 requests with faults; nothing may grow
+	@bin/bench -soak
 
 fuzz: ## each fuzz target for a minute
 	@for package in $$(go list ./...); do \

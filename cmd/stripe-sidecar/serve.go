@@ -43,11 +43,7 @@ const (
 // before the first request.
 func serve(ctx context.Context, c config, logs io.Writer) error {
 	logger := newLogger(c, logs)
-	tracing, err := newTracing(ctx)
-	if err != nil {
-		return fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
-	}
-	transport, metrics := tracing.transport(newTransport()), api.NewMetrics()
+	transport, metrics := newTransport(), api.NewMetrics()
 
 	authenticator, err := auth.New(authConfig(c, metrics.Transport(api.UpstreamAuth, transport)))
 	if err != nil {
@@ -73,7 +69,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	})
 
 	server := &http.Server{
-		Handler:                      tracing.handler(handler),
+		Handler:                      handler,
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
@@ -114,9 +110,6 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		_ = server.Close()
 		return fmt.Errorf("requests were still in flight after SHUTDOWN_TIMEOUT (%s)", c.ShutdownTimeout)
 	}
-	if err := tracing.stop(stopCtx); err != nil {
-		logger.Warn("the last traces could not be sent", "err", err)
-	}
 	logger.Info("stopped")
 	return nil
 }
@@ -155,21 +148,6 @@ func billingConfig(c config, transport http.RoundTripper) billing.Config {
 		TrialDays:           int64(c.CheckoutTrialDays),
 		OneSubscription:     c.CheckoutOneSubscription,
 		PortalConfiguration: c.PortalConfiguration,
-	}
-}
-
-// newTransport returns the connections to Stripe and Supabase. Unlike Go's
-// default it keeps as many idle ones as there were requests at once, so that a
-// burst over HTTP/1.1 does not end in a TLS handshake for every call. It sets no
-// time-out for an answer: every call carries its request's deadline.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: 1024,
-		IdleConnTimeout:     90 * time.Second,
-		TLSHandshakeTimeout: 5 * time.Second,
 	}
 }
 

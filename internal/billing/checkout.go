@@ -140,17 +140,12 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", r.IdempotencyKey, customerID))
 	}
 
-	var s *stripe.CheckoutSession
-	if err := onceFree(ctx, func() (err error) {
-		s, err = b.stripe.CheckoutSessions.New(p)
-		return stripeError("create checkout session", err)
-	}); err != nil {
-		return Session{}, err
-	}
-	if s.URL == "" {
-		return Session{}, incomplete("create checkout session", s.APIResource)
-	}
-	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil
+	var s Session
+	err := onceFree(ctx, func() (err error) {
+		s, err = b.open("create checkout session", "/v1/checkout/sessions", p)
+		return err
+	})
+	return s, err
 }
 
 // subscribed tells whether the Customer has a subscription that is active,

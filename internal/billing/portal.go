@@ -29,12 +29,5 @@ func (b *Billing) portal(ctx context.Context, customerID, returnURL string) (Ses
 	if b.config.PortalConfiguration != "" {
 		p.Configuration = &b.config.PortalConfiguration
 	}
-	s, err := b.stripe.BillingPortalSessions.New(p)
-	if err != nil {
-		return Session{}, stripeError("create billing portal session", err)
-	}
-	if s.URL == "" {
-		return Session{}, incomplete("create billing portal session", s.APIResource)
-	}
-	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil
+	return b.open("create billing portal session", "/v1/billing_portal/sessions", p)
 }
