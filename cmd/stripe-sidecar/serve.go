@@ -43,7 +43,11 @@ const (
 // before the first request.
 func serve(ctx context.Context, c config, logs io.Writer) error {
 	logger := newLogger(c, logs)
-	transport, metrics := newTransport(), api.NewMetrics()
+	tracing, err := newTracing(ctx)
+	if err != nil {
+		return fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+	}
+	transport, metrics := tracing.transport(newTransport()), api.NewMetrics()
 
 	authenticator, err := auth.New(authConfig(c, metrics.Transport(api.UpstreamAuth, transport)))
 	if err != nil {
@@ -69,7 +73,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	})
 
 	server := &http.Server{
-		Handler:                      handler,
+		Handler:                      tracing.handler(handler),
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
@@ -109,6 +113,9 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	if err := server.Shutdown(stopCtx); err != nil {
 		_ = server.Close()
 		return fmt.Errorf("requests were still in flight after SHUTDOWN_TIMEOUT (%s)", c.ShutdownTimeout)
+	}
+	if err := tracing.stop(stopCtx); err != nil {
+		logger.Warn("the last traces could not be sent", "err", err)
 	}
 	logger.Info("stopped")
 	return nil
