@@ -86,31 +86,37 @@ func (t *countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	start := time.Now()
 	resp, err := t.next.RoundTrip(r)
-	call := callName(r)
+	call := callName(t.service, r)
 	t.metrics.callTimes.WithLabelValues(string(t.service), call).Observe(time.Since(start).Seconds())
 	t.metrics.calls.WithLabelValues(string(t.service), call, outcome(resp, err)).Inc()
 	return resp, err
 }
 
-// callNames are the calls that the service makes, by method and the beginning
-// of the path; the first that fits counts.
-var callNames = []struct{ method, path, name string }{
-	{"POST", "/v1/checkout/sessions", "create_checkout_session"},
-	{"POST", "/v1/billing_portal/sessions", "create_portal_session"},
-	{"POST", "/v1/customers", "create_customer"},
-	{"GET", "/v1/", "fetch"},
-	{"GET", "/auth/v1/.well-known/jwks.json", "key_set"},
-	{"POST", "/auth/v1/token", "refresh"},
-	{"GET", "/auth/v1/user", "user"},
-	{"POST", "/rest/v1/rpc/stripe_ticket", "ticket"},
-	{"POST", "/rest/v1/rpc/", "write"},
-	{"GET", "/rest/v1/", "read_customer"},
-	{"", "/rest/v1/", "write_customer"},
+// callNames are the calls that the service makes, by method, "" for any, and
+// what the path holds (a base URL may have a path of its own); the first that
+// fits counts.
+var callNames = map[Upstream][]struct{ method, path, name string }{
+	UpstreamStripe: {
+		{"POST", "/v1/checkout/sessions", "create_checkout_session"},
+		{"POST", "/v1/billing_portal/sessions", "create_portal_session"},
+		{"POST", "/v1/customers", "create_customer"},
+		{"GET", "/v1/", "fetch"},
+	},
+	UpstreamAuth: {
+		{"GET", "/.well-known/jwks.json", "key_set"},
+		{"POST", "/token", "refresh"},
+		{"GET", "/user", "user"},
+	},
+	UpstreamDatabase: {
+		{"POST", "/rpc/stripe_ticket", "ticket"},
+		{"POST", "/rpc/", "write"},
+		{"GET", "/", "read_customer"},
+		{"", "/", "write_customer"},
+	},
 }
 
-func callName(r *http.Request) string {
-	for _, c := range callNames {
-		// The base URL may have a path of its own.
+func callName(service Upstream, r *http.Request) string {
+	for _, c := range callNames[service] {
 		if (c.method == "" || c.method == r.Method) && strings.Contains(r.URL.Path, c.path) {
 			return c.name
 		}

@@ -1,10 +1,12 @@
 package api_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestRateLimit: so many requests a minute from one client, whoever carries
@@ -74,19 +76,38 @@ func TestUntrustedProxy(t *testing.T) {
 // TestMetrics: the counters move, and no caller can make new ones.
 func TestMetrics(t *testing.T) {
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
-	_, session := w.signUp("ada@example.com")
+	u, session := w.signUp("ada@example.com")
 	w.checkout(buyOnce, session...)
 	w.portal(openPortal, session...)
+	ending := w.supabase.SignInFor(u.ID, time.Second) // to be refreshed
+	w.checkout(`{}`, "Cookie", cookieName+"=base64-"+base64URL(ending.JSON))
+	w.checkout(buyOnce, "Cookie", cookieName+"=base64-"+base64URL(ending.JSON))
+	id := w.stripe.AddSubscription(w.stripe.Customers()[0].ID, "price_basic_monthly", "active")
+	w.deliver(`{"id":"evt_1","type":"customer.subscription.updated","data":{"object":{"id":"`+id+`"}}}`, whsec, time.Now())
+	w.deliver(notOurs, whsec, time.Now())
 	for _, path := range []string{"/x1", "/x2", "/api/stripe/x3"} {
 		w.do("BREW", path, "")
 	}
 	got := w.do("GET", "/metrics", "").body
 	for _, want := range []string{
-		`stripe_sidecar_requests_total{route="/api/stripe/create-checkout",status="200"} 1`,
+		`stripe_sidecar_requests_total{route="/api/stripe/create-checkout",status="200"} 2`,
 		`stripe_sidecar_requests_total{route="/api/stripe/create-portal",status="200"} 1`,
 		`stripe_sidecar_requests_total{route="",status="404"} 3`,
 		`stripe_sidecar_request_duration_seconds_count{route="/api/stripe/create-portal"} 1`,
 		`stripe_sidecar_requests_in_flight 0`,
+		`stripe_sidecar_events_total{outcome="stored",type="customer.subscription.updated"} 1`,
+		`stripe_sidecar_events_total{outcome="ignored",type="other"} 1`,
+		calls("create_checkout_session", "stripe", 2),
+		calls("create_portal_session", "stripe", 1),
+		calls("create_customer", "stripe", 1),
+		calls("fetch", "stripe", 1),
+		calls("key_set", "auth", 1),
+		calls("refresh", "auth", 1),
+		calls("user", "auth", 1),
+		calls("read_customer", "database", 4),
+		calls("write_customer", "database", 1),
+		calls("ticket", "database", 1),
+		calls("write", "database", 1),
 	} {
 		if !strings.Contains(got, want+"\n") {
 			t.Errorf("GET /metrics lacks %s; want it", want)
@@ -95,6 +116,10 @@ func TestMetrics(t *testing.T) {
 	if strings.Contains(got, "x1") || strings.Contains(got, "BREW") {
 		t.Error("GET /metrics names what a caller made up; want fixed labels")
 	}
+}
+
+func calls(name, service string, n int) string {
+	return fmt.Sprintf(`stripe_sidecar_upstream_calls_total{call=%q,outcome="2xx",service=%q} %d`, name, service, n)
 }
 
 // TestTraceContext: a W3C trace goes on to Stripe and Supabase and into the log.
