@@ -108,19 +108,19 @@ type field struct{ name, value string }
 // checkURLs checks the URLs that a buyer is sent to: first whether each is one,
 // then whether it is on an allowed site.
 func (s Sites) checkURLs(fields ...field) error {
+	var elsewhere error // of the first that is a URL, but of another site
 	for _, f := range fields {
-		if _, _, err := originOf(f.value); err != nil || utf8.RuneCountInString(f.value) > maxURL {
+		o, u, err := originOf(f.value)
+		if err != nil || utf8.RuneCountInString(f.value) > maxURL {
 			return badRequest(f.name + " must be a valid URL")
 		}
-	}
-	for _, f := range fields {
 		// Of user:password@host people read only the first part, so no site that
 		// means well sends anyone there.
-		if o, u, _ := originOf(f.value); !s.Any() && (u.User != nil || !s.allows(o)) {
-			return fmt.Errorf("%w: %s is not in SITE_ORIGINS", badRequest(f.name+" is not on an allowed site"), o)
+		if elsewhere == nil && !s.Any() && (u.User != nil || !s.allows(o)) {
+			elsewhere = fmt.Errorf("%w: %s is not in SITE_ORIGINS", badRequest(f.name+" is not on an allowed site"), o)
 		}
 	}
-	return nil
+	return elsewhere
 }
 
 // origin is scheme, host and port in the one spelling in which two are compared.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -219,6 +221,11 @@ func (c config) cookieName() string {
 	}
 	label, _, _ := strings.Cut(strings.ToLower(c.SupabaseURL.Hostname()), ".")
 	return "sb-" + label + "-auth-token"
+}
+
+// address is PORT at a host, which may be written as [::1].
+func (c config) address(host string) string {
+	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(int(c.Port)))
 }
 
 // usage prints the commands and the table of variables.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -82,7 +81,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		DisableGeneralOptionsHandler: true,     // OPTIONS * is answered as any other path
 		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(int(c.Port))))
+	listener, err := net.Listen("tcp", c.address(c.Host))
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) {
@@ -170,12 +169,12 @@ func newLogger(c config, w io.Writer) *slog.Logger {
 // images without a shell or curl.
 func healthcheck(ctx context.Context, c config) error {
 	host := c.Host
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, strconv.Itoa(int(c.Port)))+"/healthz", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.address(host)+"/healthz", nil)
 	if err != nil {
 		return err
 	}
