@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -143,5 +145,26 @@ func TestPortalForm(t *testing.T) {
 		if len(calls) != 1 || !maps.EqualFunc(calls[0].Form, want, slices.Equal) {
 			t.Errorf("sent to Stripe = %v; want %v", calls, want)
 		}
+	}
+}
+
+// TestBodiesHaveTheirLength: no body goes to Stripe in chunks, in packets of
+// their own, and none without content.
+func TestBodiesHaveTheirLength(t *testing.T) {
+	w := start(t, func(s *settings) { s.billing.OneSubscription = true })
+	_, session := w.signUp("ada@example.com")
+	var calls, wrong []string
+	w.stripe.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		call := fmt.Sprintf("%s %s with %d bytes %v", r.Method, r.URL.Path, r.ContentLength, r.TransferEncoding)
+		calls = append(calls, call)
+		if r.TransferEncoding != nil || (r.ContentLength > 0) != (r.Method == "POST") {
+			wrong = append(wrong, call)
+		}
+		return false
+	})
+	w.checkout(buyPro, session...) // the Customer, its subscriptions, the Checkout Session
+	w.portal(openPortal, session...)
+	if len(calls) != 4 || wrong != nil {
+		t.Errorf("calls = %v, wrong: %v; want 4, each POST with its length, no GET with a body", calls, wrong)
 	}
 }

@@ -63,7 +63,6 @@ func (s *service) logged(next http.Handler) http.Handler {
 			}()
 			next.ServeHTTP(sw, r)
 		}()
-
 		level := slog.LevelInfo
 		switch {
 		case sw.status >= 500 && r.Context().Err() == context.Canceled:
@@ -71,12 +70,21 @@ func (s *service) logged(next http.Handler) http.Handler {
 		case sw.status >= 500:
 			level = slog.LevelError
 		}
+		_ = http.NewResponseController(w).Flush() // nobody waits for what follows
+		took := time.Since(start)
+		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
+		s.Metrics.durations.WithLabelValues(e.route).Observe(took.Seconds())
+
+		path := e.route
+		if path == "" {
+			path = billing.Redact(r.URL.Path) // a stranger's, which may hold anything
+		}
 		attrs := []slog.Attr{
 			slog.String("request_id", id),
 			slog.String("method", r.Method),
-			slog.String("path", billing.Redact(r.URL.Path)),
+			slog.String("path", path),
 			slog.Int("status", sw.status),
-			slog.Float64("duration_ms", float64(time.Since(start).Microseconds())/1000),
+			slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		}
 		known := func(name, value string) {
 			if value != "" {
@@ -94,8 +102,6 @@ func (s *service) logged(next http.Handler) http.Handler {
 			known("err", billing.Redact(e.err.Error()))
 		}
 		s.Logger.LogAttrs(r.Context(), level, "request", attrs...)
-		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
-		s.Metrics.durations.WithLabelValues(e.route).Observe(time.Since(start).Seconds())
 	})
 }
 

@@ -50,11 +50,13 @@ type site struct {
 	stripe   *sandbox.Stripe
 	supabase *sandbox.Supabase
 	logs     *logBuffer
+	logged   bool // to logs
 }
 
 func start(tb testing.TB, changes ...func(*settings)) *site {
 	tb.Helper()
-	logs := &logBuffer{}
+	logs := newLogBuffer()
+	logger := slog.New(slog.NewJSONHandler(logs, nil))
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	tb.Cleanup(transport.CloseIdleConnections)
 	s := settings{
@@ -64,7 +66,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 			ServiceRoleKey: sandbox.ServiceRoleKey, Transport: transport},
 		billing: billing.Config{SecretKey: secretKey, PromotionCodes: true, Transport: transport},
 		api: api.Config{
-			Logger:          slog.New(slog.NewJSONHandler(logs, nil)),
+			Logger:          logger,
 			TrustedProxies:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 			UpstreamTimeout: 10 * time.Second,
 			MaxInFlight:     1000,
@@ -76,7 +78,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	for _, change := range changes {
 		change(&s)
 	}
-	w := &site{tb: tb, logs: logs, stripe: sandbox.NewStripe(s.stripe), supabase: sandbox.NewSupabase(s.supabase)}
+	w := &site{tb: tb, logs: logs, logged: s.api.Logger == logger, stripe: sandbox.NewStripe(s.stripe), supabase: sandbox.NewSupabase(s.supabase)}
 	serve := func(h http.Handler) string {
 		server := httptest.NewServer(h)
 		tb.Cleanup(server.Close)
@@ -121,7 +123,8 @@ func (a answer) field(name string) string {
 	return fields[name]
 }
 
-// do sends a request; headers are name, value, name, value.
+// do sends a request and returns its answer, once the request is in the log and
+// in the metrics too; headers are name, value, name, value.
 func (w *site) do(method, path, body string, headers ...string) answer {
 	w.tb.Helper()
 	r, err := http.NewRequest(method, w.url+path, strings.NewReader(body))
@@ -139,6 +142,9 @@ func (w *site) do(method, path, body string, headers ...string) answer {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		w.tb.Fatalf("%s %s: reading the answer = %v; want no error", method, path, err)
+	}
+	if w.logged {
+		w.logs.await(resp.Header.Get("X-Request-Id"))
 	}
 	return answer{resp.StatusCode, resp.Header, string(text)}
 }
@@ -176,14 +182,31 @@ const (
 
 // logBuffer keeps log lines for several goroutines.
 type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	written *sync.Cond
+	b       bytes.Buffer
+}
+
+func newLogBuffer() *logBuffer {
+	l := &logBuffer{}
+	l.written = sync.NewCond(&l.mu)
+	return l
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.written.Broadcast()
 	return l.b.Write(p)
+}
+
+// await returns when there is a line of a request.
+func (l *logBuffer) await(requestID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !bytes.Contains(l.b.Bytes(), []byte(`"request_id":"`+requestID+`"`)) {
+		l.written.Wait()
+	}
 }
 
 func (l *logBuffer) String() string {

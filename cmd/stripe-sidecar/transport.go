@@ -29,7 +29,7 @@ func newTransport() *transport {
 		TLSHandshakeTimeout: 5 * time.Second,
 	}
 	few := many.Clone()
-	few.MaxConnsPerHost = 4
+	few.MaxConnsPerHost = 2
 	return &transport{many: many, few: few}
 }
 

@@ -5,7 +5,9 @@
 package billing
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 
@@ -69,7 +71,7 @@ func New(c Config, store Store) *Billing {
 		// No redirect is followed: Stripe's API answers none, and the key must
 		// not travel to wherever one points.
 		HTTPClient: &http.Client{
-			Transport:     boundedAnswers{c.Transport},
+			Transport:     transport{c.Transport},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		// stripe-go's own log lines hold e-mail addresses and parts of keys.
@@ -88,23 +90,47 @@ func New(c Config, store Store) *Billing {
 	}
 }
 
-// maxAnswer bounds what is read of an answer, in bytes: stripe-go reads all that
-// comes. A list of a hundred subscriptions is under 1 MiB.
+// maxAnswer bounds what is read of an answer, in bytes. A list of a hundred
+// subscriptions is under 1 MiB.
 const maxAnswer = 8 << 20
 
-type boundedAnswers struct{ next http.RoundTripper }
+// transport is between stripe-go and the network. It sends every body with its
+// length: stripe-go tells none, so that net/http would send it in chunks, three
+// packets for a form of 300 bytes. And it reads every answer whole: one that
+// breaks off is a failed call, which stripe-go makes again.
+type transport struct{ next http.RoundTripper }
 
-func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := b.next.RoundTrip(r)
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		r = r.WithContext(r.Context()) // a copy: the caller's is not ours to change
+		r.Body, r.ContentLength = http.NoBody, int64(len(body))
+		if len(body) > 0 {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+	}
+	resp, err := t.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if created, ok := r.Context().Value(createdKey{}).(*[]byte); ok && resp.StatusCode < http.StatusBadRequest {
+		*created, answer = answer, []byte("{}")
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
 	return resp, nil
 }
+
+// createdKey is for a *[]byte in the context of a call, which takes the JSON of
+// the object that Stripe has created.
+type createdKey struct{}
 
 // Session is a page at Stripe that the buyer is redirected to.
 type Session struct {
@@ -113,20 +139,23 @@ type Session struct {
 }
 
 // open creates a session at a path of Stripe's API and returns where it is.
-// Nothing else of the answer is read: to decode all of a Checkout Session took a
-// fifth of the CPU time of a request.
+// stripe-go does not get to decode the answer: it goes through it four times,
+// which took a seventh of the CPU time of a request, and only one field is needed.
 func (b *Billing) open(doing, path string, p stripe.ParamsContainer) (Session, error) {
-	var s struct {
-		stripe.APIResource
-		URL string `json:"url"`
-	}
-	if err := b.backend.Call(http.MethodPost, path, b.config.SecretKey, p, &s); err != nil {
+	var created []byte
+	params := p.GetParams()
+	params.Context = context.WithValue(params.Context, createdKey{}, &created)
+	var answer struct{ stripe.APIResource }
+	if err := b.backend.Call(http.MethodPost, path, b.config.SecretKey, p, &answer); err != nil {
 		return Session{}, stripeError(doing, err)
 	}
-	if s.URL == "" {
-		return Session{}, incomplete(doing, s.APIResource)
+	var s struct {
+		URL string `json:"url"`
 	}
-	return Session{URL: s.URL, StripeRequestID: requestID(s.APIResource)}, nil
+	if err := json.Unmarshal(created, &s); err != nil || s.URL == "" {
+		return Session{}, incomplete(doing, answer.APIResource)
+	}
+	return Session{URL: s.URL, StripeRequestID: requestID(answer.APIResource)}, nil
 }
 
 func requestID(r stripe.APIResource) string {
