@@ -35,20 +35,24 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
 
 // buy starts the purchase of a user, nil for a guest.
 func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Session, error) {
-	var caller string
 	if user != nil {
 		entryOf(r.Context()).userID = user.ID
 		request.User = billing.User{ID: user.ID, Email: user.Email}
 		request.ConfirmUser = auth.Confirm
-		caller = "user " + user.ID
-	} else {
-		addr, _ := s.clientAddr(r)
-		caller = "guest " + addr.String()
 	}
 	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		request.IdempotencyKey = caller + " " + key
+		request.IdempotencyKey = s.caller(r, user) + " " + key
 	}
 	return s.Billing.CreateCheckoutSession(r.Context(), request)
+}
+
+// caller tells whose Idempotency-Key it is.
+func (s *service) caller(r *http.Request, user *auth.User) string {
+	if user != nil {
+		return "user " + user.ID
+	}
+	addr, _ := s.clientAddr(r)
+	return "guest " + addr.String()
 }
 
 // checkoutRequest reads and checks the body in the contract's order.

@@ -79,6 +79,9 @@ func (s Sites) Any() bool { return len(s.exact) == 0 && len(s.wildcards) == 0 }
 
 // AllowsOrigin reports whether the value of an Origin header is one of the sites.
 func (s Sites) AllowsOrigin(header string) bool {
+	if s.exact[header] { // as browsers write it
+		return true
+	}
 	o, u, err := originOf(header)
 	return err == nil && u.Path == "" && u.RawQuery == "" && s.allows(o)
 }
