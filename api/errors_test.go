@@ -157,12 +157,21 @@ func TestLogHoldsNobodyUp(t *testing.T) {
 	<-lines
 }
 
-// TestLogIsClean: what callers put into a path, and what the database says of
-// them, is not carried into the log.
+// TestLogIsClean: what callers put where a log line takes something from, and
+// what the database says of them, is not carried into the log.
 func TestLogIsClean(t *testing.T) {
 	w := start(t)
 	_, session := w.signUp("ada@example.com")
-	w.do("GET", "/confirm/ada@example.com/sk_live_12345", "")
+	for _, path := range []string{"/confirm/ada@example.com/sk_live_12345", "/confirm/ada@%2540example.com", "/confirm/ada%2540example.com",
+		"/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"} {
+		w.do("GET", path, "")
+	}
+	w.do("sk_live_12345", "/healthz", "")
+	w.logged = false // it does not have this ID
+	if got := w.do("GET", "/healthz", "", "X-Request-Id", "sk_live_12345").header.Get("X-Request-Id"); got != "sk_live_12345" {
+		t.Errorf("X-Request-Id = %s; want the caller's own", got)
+	}
+	w.logged = true
 	w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasPrefix(r.URL.Path, "/rest/") {
 			return false
@@ -171,7 +180,7 @@ func TestLogIsClean(t *testing.T) {
 		return true
 	})
 	w.checkout(buyOnce, session...)
-	for _, secret := range []string{"ada@", "sk_live_1", "sb_secret_a"} {
+	for _, secret := range []string{"ada@", "ada%40", "example.com", "sk_live_1", "sb_secret_a", "eyJ", "c2lnbmF0dXJl"} {
 		if strings.Contains(w.logs.String(), secret) {
 			t.Errorf("log = %s; want no %s", w.logs, secret)
 		}

@@ -44,8 +44,10 @@ func (s *service) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		id := r.Header.Get("X-Request-Id")
+		loggedID := billing.Redact(id)
 		if !validRequestID.MatchString(id) {
 			id = rand.Text()
+			loggedID = id
 		}
 		w.Header().Set("X-Request-Id", id)
 		e := &entry{}
@@ -75,13 +77,13 @@ func (s *service) logged(next http.Handler) http.Handler {
 		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
 		s.Metrics.durations.WithLabelValues(e.route).Observe(took.Seconds())
 
-		path := e.route
-		if path == "" {
-			path = billing.Redact(r.URL.Path) // a stranger's, which may hold anything
+		method, path := r.Method, e.route
+		if path == "" { // a stranger's, which may hold anything
+			method, path = billing.Redact(method), billing.Redact(r.URL.Path)
 		}
 		attrs := []slog.Attr{
-			slog.String("request_id", id),
-			slog.String("method", r.Method),
+			slog.String("request_id", loggedID),
+			slog.String("method", method),
 			slog.String("path", path),
 			slog.Int("status", sw.status),
 			slog.Float64("duration_ms", float64(took.Microseconds())/1000),

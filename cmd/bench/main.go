@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -57,6 +58,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	soak := flags.Bool("soak", false, "200,000 requests with faults instead, and what they leave behind")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if flags.NArg() > 0 || *only != "" && !slices.ContainsFunc(parts, func(p part) bool { return p.name == *only }) {
+		return errors.New("no such part: bench -h tells which there are")
 	}
 	if *rounds < 1 {
 		return errors.New("-rounds must be 1 at least")

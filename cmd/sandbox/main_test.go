@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -220,6 +221,38 @@ func TestServiceDies(t *testing.T) {
 	code := run(t.Context(), []string{"-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", dying}, io.Discard, stderr)
 	if want := "dying\nsandbox: the service has ended: exit status 4\n"; code != 1 || stderr.String() != want {
 		t.Errorf("run = %d, %q; want 1, %q", code, stderr, want)
+	}
+}
+
+// TestCtrlC: a terminal sends the signal to all processes of its group, and the
+// service stops in its own time all the same.
+func TestCtrlC(t *testing.T) {
+	service, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "sandbox")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build = %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", service)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.Contains(lines.Text(), "Ctrl-C"); {
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), `"msg":"stopped"`) {
+		t.Errorf("sandbox = %v, %s; want exit code 0 and a service that says stopped", err, &stderr)
 	}
 }
 

@@ -56,6 +56,9 @@ type service struct {
 func startService(ctx context.Context, program string, env []string, logs io.Writer) (*service, error) {
 	s := &service{cmd: exec.Command(program), ended: make(chan struct{})}
 	s.cmd.Env = env
+	// A terminal's Ctrl-C is not for the service, which would take our signal for
+	// the second one and not finish what it is at.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output, err := s.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -114,9 +117,7 @@ func (s *service) stop() error {
 	kill := time.AfterFunc(stopPatience, func() { _ = s.cmd.Process.Kill() })
 	defer kill.Stop()
 	<-s.ended
-	// A terminal's Ctrl-C has reached the service too, which then takes our
-	// signal for the second one and ends by it, with no exit code.
-	if s.cmd.ProcessState.ExitCode() > 0 {
+	if !s.cmd.ProcessState.Success() {
 		return s.failure()
 	}
 	return nil

@@ -43,9 +43,9 @@ func (e *StripeError) Error() string { return e.cause }
 // addresses, API keys and webhook secrets (also with their middle starred out,
 // as Stripe quotes them), JSON Web Tokens, Bearer credentials, and the URLs of
 // billing portal sessions, which are credentials themselves.
-var sensitive = regexp.MustCompile(`(?i)[^\s@"'<>(]+@[^\s@"'<>)]+` +
+var sensitive = regexp.MustCompile(`(?i)[^\s@"'<>(]+(?:@|%40)[^\s@"'<>)]+` +
 	`|\b(?:sk|rk|pk|whsec|sb_secret|sb_publishable)_[\w*.…-]+` +
-	`|\beyJ[\w-]{8,}` +
+	`|\beyJ[\w.-]{8,}` +
 	`|\bBearer\s+\S+` +
 	`|https?://billing\.stripe\.com/\S+`)
 
