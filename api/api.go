@@ -120,9 +120,12 @@ func (s *service) endpoint(handle func(http.ResponseWriter, *http.Request) error
 	})
 }
 
+// respondURL sends the answer off before the log takes its line. A refusal must
+// not be sent so: net/http waits for the body that it may have left unread.
 func respondURL(w http.ResponseWriter, r *http.Request, session billing.Session) {
 	entryOf(r.Context()).stripeRequestID = session.StripeRequestID
 	respond(w, http.StatusOK, map[string]string{"url": session.URL})
+	_ = http.NewResponseController(w).Flush()
 }
 
 func file(contentType string, content []byte) http.Handler {

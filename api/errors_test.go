@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -131,6 +132,46 @@ func TestCallerGone(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(<-lines), &line); err != nil || line.Level != "INFO" || line.Status != 499 {
 		t.Errorf("log line = %+v, %v; want status 499 at level INFO", line, err)
+	}
+}
+
+// TestAnswerBreaksOff: an answer that is cut off is asked for again, and no half
+// of one is taken.
+func TestAnswerBreaksOff(t *testing.T) {
+	w := start(t)
+	calls := 0
+	w.stripe.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
+		if calls++; calls == 3 {
+			return false
+		}
+		rw.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(rw, `{"url":"https://checkout.stripe.com/c/pay/half"}`)
+		return true
+	})
+	got := w.checkout(buyOnce)
+	sessions := w.stripe.CheckoutSessions()
+	if got.status != 200 || calls != 3 || len(sessions) != 1 || got.field("url") != sessions[0].URL {
+		t.Errorf("create-checkout = %d %s after %d calls; want 200 and the one session %v after 3", got.status, got.body, calls, sessions)
+	}
+}
+
+// TestRefusalIsLogged: a refusal and its line do not wait for a body that the
+// caller keeps back.
+func TestRefusalIsLogged(t *testing.T) {
+	lines := make(logChannel, 1)
+	w := start(t, func(s *settings) { s.api.Logger = slog.New(slog.NewJSONHandler(lines, nil)) })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "POST /nope HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1000\r\n\r\n")
+	select {
+	case <-lines:
+	case <-time.After(10 * time.Second):
+		t.Error("no log line while the body is kept back; want one")
+		conn.Close()
+		<-lines
 	}
 }
 

@@ -72,7 +72,6 @@ func (s *service) logged(next http.Handler) http.Handler {
 		case sw.status >= 500:
 			level = slog.LevelError
 		}
-		_ = http.NewResponseController(w).Flush() // nobody waits for what follows
 		took := time.Since(start)
 		s.Metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
 		s.Metrics.durations.WithLabelValues(e.route).Observe(took.Seconds())

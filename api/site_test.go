@@ -143,8 +143,8 @@ func (w *site) do(method, path, body string, headers ...string) answer {
 	if err != nil {
 		w.tb.Fatalf("%s %s: reading the answer = %v; want no error", method, path, err)
 	}
-	if w.logged {
-		w.logs.await(resp.Header.Get("X-Request-Id"))
+	if id := resp.Header.Get("X-Request-Id"); w.logged && !w.logs.await(id) {
+		w.tb.Errorf("%s %s: log = %s; want a line of %q", method, path, w.logs, id)
 	}
 	return answer{resp.StatusCode, resp.Header, string(text)}
 }
@@ -200,13 +200,25 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// await returns when there is a line of a request.
-func (l *logBuffer) await(requestID string) {
+// await returns when there is a line of a request, false when none comes.
+func (l *logBuffer) await(requestID string) bool {
+	expired := false
+	timer := time.AfterFunc(10*time.Second, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		expired = true
+		l.written.Broadcast()
+	})
+	defer timer.Stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !bytes.Contains(l.b.Bytes(), []byte(`"request_id":"`+requestID+`"`)) {
+		if expired {
+			return false
+		}
 		l.written.Wait()
 	}
+	return true
 }
 
 func (l *logBuffer) String() string {

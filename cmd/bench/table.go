@@ -282,7 +282,7 @@ func (b *bench) slowStripe(ctx context.Context, r *report) error {
 		ratio = p.ratio(peak)
 		r.bound(what+"peak memory", fmt.Sprintf("%.0f MB", bare.peak), fmt.Sprintf("%.0f MB", ours.peak), fmt.Sprintf("%.2f", ratio), ratio <= 1.6, "≤ 1.6")
 		// net/http keeps what it dialled for a request which another's connection,
-		// just free, then served; the bare handler's share of those is the same.
+		// just free, then served. The bare handler has opened up to 1164 that way.
 		r.bound(what+"connections to Stripe", fmt.Sprint(bare.StripeConnections), fmt.Sprint(ours.StripeConnections), "",
 			ours.StripeConnections <= 1200, "one a request, + 20 %")
 	}
@@ -299,7 +299,7 @@ func (b *bench) multiplexed(ctx context.Context, r *report) error {
 	what := "guest, 1000 at once, 100 ms at Stripe, HTTP/2"
 	r.row(what, bare.String(), ours.String(), "")
 	r.bound(what+": connections to Stripe", fmt.Sprint(bare.StripeConnections), fmt.Sprint(ours.StripeConnections), "",
-		ours.StripeConnections <= 16 && p.ours[0].HTTP2 > 0, "≤ 16")
+		ours.StripeConnections <= 20 && p.ours[0].HTTP2 > 0, "≤ 20")
 	return nil
 }
 

@@ -29,7 +29,7 @@ func newTransport() *transport {
 		TLSHandshakeTimeout: 5 * time.Second,
 	}
 	few := many.Clone()
-	few.MaxConnsPerHost = 2
+	few.MaxConnsPerHost = 4
 	return &transport{many: many, few: few}
 }
 

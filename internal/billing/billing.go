@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -103,6 +104,7 @@ type transport struct{ next http.RoundTripper }
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		body, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +154,11 @@ func (b *Billing) open(doing, path string, p stripe.ParamsContainer) (Session, e
 	var s struct {
 		URL string `json:"url"`
 	}
-	if err := json.Unmarshal(created, &s); err != nil || s.URL == "" {
+	if json.Unmarshal(created, &s) != nil {
+		return Session{}, stripeError(doing, fmt.Errorf("answer %d is not JSON: %q",
+			answer.LastResponse.StatusCode, created[:min(len(created), 300)]))
+	}
+	if s.URL == "" {
 		return Session{}, incomplete(doing, answer.APIResource)
 	}
 	return Session{URL: s.URL, StripeRequestID: requestID(answer.APIResource)}, nil
