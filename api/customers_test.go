@@ -247,6 +247,32 @@ func TestCustomerGone(t *testing.T) {
 	}
 }
 
+// TestReplacementGone: the new Customer of a user whose record could not be
+// written is given again by its idempotency key, even if it is gone by then.
+func TestReplacementGone(t *testing.T) {
+	w := start(t)
+	u, session := w.signUp("ada@example.com")
+	w.checkout(buyOnce, session...)
+	w.stripe.DeleteCustomer(w.stripe.Customers()[0].ID)
+	w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		lost := r.Method == "PATCH" && r.URL.Path == tablePath
+		if lost {
+			rw.WriteHeader(http.StatusBadGateway)
+		}
+		return lost
+	})
+	if got := w.checkout(buyOnce, session...); got.status != 503 {
+		t.Fatalf("create-checkout without a record = %d %s; want 503", got.status, got.body)
+	}
+	w.supabase.Intercept(nil)
+	w.stripe.DeleteCustomer(w.stripe.Customers()[1].ID)
+	got := w.checkout(buyOnce, session...)
+	customers, rows := w.stripe.Customers(), w.supabase.Rows("customers")
+	if got.status != 200 || len(customers) != 3 || customers[2].Deleted || customers[2].Metadata["supabase_user_id"] != u.ID || rows[0]["stripe_customer_id"] != customers[2].ID {
+		t.Errorf("create-checkout = %d %s, Customers %+v, rows %v; want 200 and the third Customer recorded", got.status, got.body, customers, rows)
+	}
+}
+
 // TestCustomerGoneElsewhere: while a gone Customer is being replaced, another
 // replica has already done so; its row stands and is used.
 func TestCustomerGoneElsewhere(t *testing.T) {

@@ -58,7 +58,12 @@ func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) 
 		return Session{}, err
 	}
 	s, err := b.checkoutAs(ctx, r, customerID)
-	if customerGone(err) {
+	// Twice, because the replacement can be one that an earlier request was given
+	// and could not record, and that is gone by now.
+	for range 2 {
+		if !customerGone(err) {
+			break
+		}
 		if customerID, err = b.replaceCustomer(ctx, r.User, customerID); err != nil {
 			return Session{}, err
 		}
