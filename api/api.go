@@ -61,10 +61,13 @@ type route struct {
 }
 
 func (s *service) routes() []route {
-	bounded := s.bounded(s.MaxInFlight)
+	bounded := s.bounded(s.MaxInFlight) // of both endpoints together
+	post := func(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+		return bounded(s.limited(s.Auth.Middleware(s.endpoint(handle))))
+	}
 	routes := []route{
-		{"POST", "/api/stripe/create-checkout", bounded(s.limited(s.Auth.Middleware(s.endpoint(s.createCheckout))))},
-		{"POST", "/api/stripe/create-portal", bounded(s.limited(s.Auth.Middleware(s.endpoint(s.createPortal))))},
+		{"POST", "/api/stripe/create-checkout", post(s.createCheckout)},
+		{"POST", "/api/stripe/create-portal", post(s.createPortal)},
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 		{"GET", "/healthz", http.HandlerFunc(s.healthz)},

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"bufio"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,8 +17,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/stripe/stripe-go/v76/webhook"
 
 	"8space.app/stripe-sidecar/internal/sandbox"
 )
@@ -366,8 +363,7 @@ func deliverTo(url string, payload []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	now := time.Now()
-	r.Header.Set("Stripe-Signature", fmt.Sprintf("t=%d,v1=%s", now.Unix(), hex.EncodeToString(webhook.ComputeSignature(now, payload, whsec))))
+	r.Header.Set("Stripe-Signature", sandbox.Sign(whsec, payload, time.Now()))
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, err

@@ -3,9 +3,7 @@ package api_test
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,8 +13,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/stripe/stripe-go/v76/webhook"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
@@ -168,8 +164,7 @@ func (w *site) signUp(email string) (sandbox.User, []string) {
 // deliver sends an Event as Stripe does, signed at a time with a secret.
 func (w *site) deliver(payload, secret string, at time.Time) answer {
 	w.tb.Helper()
-	signature := hex.EncodeToString(webhook.ComputeSignature(at, []byte(payload), secret))
-	return w.do("POST", "/api/stripe/webhook", payload, "Stripe-Signature", fmt.Sprintf("t=%d,v1=%s", at.Unix(), signature))
+	return w.do("POST", "/api/stripe/webhook", payload, "Stripe-Signature", sandbox.Sign(secret, []byte(payload), at))
 }
 
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }

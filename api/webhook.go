@@ -1,9 +1,7 @@
 package api
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 )
@@ -14,13 +12,9 @@ const maxEvent = 1 << 20 // bytes
 // after what the Event means is stored; to anything but that Stripe sends the
 // Event again, for up to three days.
 func (s *service) webhook(w http.ResponseWriter, r *http.Request) error {
-	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return errEventTooLarge
-	case err != nil:
-		return errBodyUnread
+	payload, err := readAll(w, r, maxEvent, errEventTooLarge)
+	if err != nil {
+		return err
 	}
 	event, err := s.Billing.ReadEvent(payload, r.Header.Get("Stripe-Signature"), time.Now())
 	if err != nil {

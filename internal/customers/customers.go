@@ -111,8 +111,9 @@ type Record struct{ UserID, CustomerID string }
 // limit; after is the user of the last one seen, "" to begin.
 func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, error) {
 	rows, err := s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
-		q := t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Neq(s.CustomerColumn, ""). // nor null
-													Order(s.UserColumn, &postgrest.OrderOpts{Ascending: true}).Limit(limit, "")
+		// Not equal to "" is not null either.
+		q := t.Select(s.columns(), "", false).Neq(s.CustomerColumn, "").
+			Order(s.UserColumn, &postgrest.OrderOpts{Ascending: true}).Limit(limit, "")
 		if after != "" {
 			q = q.Gt(s.UserColumn, after)
 		}
@@ -126,6 +127,8 @@ func (s *Store) Page(ctx context.Context, after string, limit int) ([]Record, er
 	}
 	return records, err
 }
+
+func (s *Store) columns() string { return s.UserColumn + "," + s.CustomerColumn }
 
 // Count returns how many records there are after a user, as Page goes.
 func (s *Store) Count(ctx context.Context, after string) (int64, error) {

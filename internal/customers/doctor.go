@@ -10,14 +10,14 @@ import (
 
 // CheckTable reports whether the customers table and its columns can be read.
 func (s *Store) CheckTable(ctx context.Context) error {
-	_, err := s.first(ctx)
+	_, err := s.first(ctx, s.columns())
 	return err
 }
 
-// first returns at most one row of the customers table.
-func (s *Store) first(ctx context.Context) ([]map[string]any, error) {
+// first returns these columns of at most one row of the table.
+func (s *Store) first(ctx context.Context, columns string) ([]map[string]any, error) {
 	return s.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
-		return t.Select(s.UserColumn+","+s.CustomerColumn, "", false).Limit(1, "")
+		return t.Select(columns, "", false).Limit(1, "")
 	})
 }
 
@@ -26,8 +26,7 @@ func (s *Store) first(ctx context.Context) ([]map[string]any, error) {
 func (s *Store) CheckClosed(ctx context.Context, anonKey string) (detail string, err error) {
 	config := s.Config
 	config.ServiceRoleKey = anonKey
-	anon := New(config)
-	seen, err := anon.first(ctx)
+	seen, err := New(config).first(ctx, s.columns())
 	var refused *refusal
 	switch {
 	case errors.As(err, &refused) && refused.Code == "42501": // insufficient_privilege
@@ -37,7 +36,7 @@ func (s *Store) CheckClosed(ctx context.Context, anonKey string) (detail string,
 	case len(seen) > 0:
 		return "", errors.New("anyone on the internet can read it")
 	}
-	rows, err := s.first(ctx)
+	rows, err := s.first(ctx, s.columns())
 	if err == nil && len(rows) == 0 {
 		detail = "there is no row to try it on"
 	}
@@ -50,10 +49,7 @@ func (s *Store) CheckPurchases(ctx context.Context) error {
 	for _, table := range []string{"subscriptions", "purchases"} {
 		config := s.Config
 		config.Table = table
-		other := New(config)
-		if _, err := other.rows(ctx, "read", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
-			return t.Select("id,user_id,ticket", "", false).Limit(1, "")
-		}); err != nil {
+		if _, err := New(config).first(ctx, "id,user_id,ticket"); err != nil {
 			return err
 		}
 	}
