@@ -2,6 +2,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"log/slog"
@@ -9,9 +10,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/httprate"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -33,26 +37,31 @@ var buttons []byte
 //go:embed schema.sql
 var Schema []byte
 
+// WebhookPath is where Stripe sends Events.
+const WebhookPath = "/api/stripe/webhook"
+
 // Config is what the routes are made of.
 type Config struct {
 	Auth            *auth.Authenticator
 	Billing         *billing.Billing
 	Webhook         bool // whether Events are taken; Billing must have a secret then
 	Logger          *slog.Logger
-	Metrics         *Metrics
+	Registry        *prometheus.Registry // what GET /metrics shows
 	Sites           Sites
-	Prices          []string       // the Price IDs that may be bought; empty for any
-	TrustedProxies  []netip.Prefix // whose X-Forwarded-For is believed
-	UpstreamTimeout time.Duration  // for one request's work at Stripe and Supabase together
-	RatePerMinute   int            // requests to the two POST endpoints per client address; 0 for no limit
-	MaxInFlight     int            // requests to the two POST endpoints worked on at once; beyond that 503
-	MaxEvents       int            // Events likewise; each takes up to 1 MiB before its signature is known
-	Ready           func() bool    // false from the moment the service is told to stop
+	Prices          []string      // the Price IDs that may be bought; empty for any
+	TrustedProxies  Proxies       // whose X-Forwarded-For is believed
+	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
+	RatePerMinute   int           // requests to the two POST endpoints per client address; 0 for no limit
+	MaxInFlight     int           // requests to the two POST endpoints worked on at once; beyond that 503
+	MaxEvents       int           // Events likewise; each can be 1 MiB
+	Ready           func() bool   // false from the moment the service is told to stop
 }
 
 type service struct {
 	Config
+	metrics metrics
 	limiter *httprate.RateLimiter // nil for no limit
+	untold  sync.Once             // for the warning of a proxy that forwards no address
 }
 
 type route struct {
@@ -61,9 +70,12 @@ type route struct {
 }
 
 func (s *service) routes() []route {
-	bounded := s.bounded(s.MaxInFlight) // of both endpoints together
-	post := func(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
-		return bounded(s.limited(s.Auth.Middleware(s.endpoint(handle))))
+	endpoints := &intake{limit: 64 << 10, tooLarge: errBodyTooLarge, patience: 5 * time.Second,
+		perNetwork: 20, all: s.MaxInFlight, slots: make(chan struct{}, s.MaxInFlight)}
+	events := &intake{limit: 1 << 20, tooLarge: errEventTooLarge, patience: 2 * time.Second,
+		perNetwork: 4, all: 4 * s.MaxEvents, slots: make(chan struct{}, s.MaxEvents)}
+	post := func(handle handler) http.Handler {
+		return s.limited(s.Auth.Middleware(s.endpoint(endpoints, handle)))
 	}
 	routes := []route{
 		{"POST", "/api/stripe/create-checkout", post(s.createCheckout)},
@@ -72,17 +84,17 @@ func (s *service) routes() []route {
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 		{"GET", "/healthz", http.HandlerFunc(s.healthz)},
 		{"GET", "/readyz", http.HandlerFunc(s.readyz)},
-		{"GET", "/metrics", s.Metrics.handler()},
+		{"GET", "/metrics", metricsHandler(s.Registry)},
 	}
 	if s.Webhook {
-		routes = append(routes, route{"POST", "/api/stripe/webhook", s.bounded(s.MaxEvents)(s.endpoint(s.webhook))})
+		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)})
 	}
 	return routes
 }
 
 // New returns the handler of the whole service.
 func New(c Config) http.Handler {
-	s := &service{Config: c}
+	s := &service{Config: c, metrics: newMetrics(c.Registry)}
 	if c.RatePerMinute > 0 {
 		s.limiter = httprate.NewRateLimiter(c.RatePerMinute, time.Minute,
 			httprate.WithResponseHeaders(httprate.ResponseHeaders{RetryAfter: "Retry-After"}))
@@ -106,29 +118,71 @@ func New(c Config) http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, errNotFound) })
 
-	// The log line covers everything, and every refusal comes after CORS, so that
-	// the page that called can read it.
-	return s.logged(s.crossOrigin(cleanPaths(mux)))
+	var h http.Handler = mux
+	for _, middleware := range slices.Backward([]func(http.Handler) http.Handler{
+		s.identified,  // first, because all that follows notes what it finds in the entry
+		s.logged,      // around every refusal, and around the panic's answer, whose status it tells
+		recovered,     // inside the log, outside all that can panic
+		s.crossOrigin, // before every other refusal, so that the page that called can read it
+		cleanPaths,    // before the mux, which would redirect
+	}) {
+		h = middleware(h)
+	}
+	return h
 }
 
-// endpoint makes a handler of one that returns its error: with a deadline for
-// its work, and one place that answers.
-func (s *service) endpoint(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+// handler is a handler that returns its error, for one place to answer. A body
+// that could not be read is the handler's to report, at its turn.
+type handler func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error
+
+// endpoint reads the body, waits for nobody where the slots are taken, and
+// bounds the time of the work.
+func (s *service) endpoint(in *intake, handle handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var client netip.Prefix
+		if addr, known := s.TrustedProxies.ClientAddr(r); known {
+			client = network(addr)
+		}
+		raw, unread := in.read(w, r, client)
+		if unread == errOverloaded {
+			fail(w, r, unread)
+			return
+		}
+		release, ok := in.slot()
+		if !ok {
+			fail(w, r, errOverloaded)
+			return
+		}
+		defer release()
+		s.metrics.inFlight.Inc()
+		defer s.metrics.inFlight.Dec()
 		ctx, cancel := context.WithTimeout(r.Context(), s.UpstreamTimeout)
 		defer cancel()
-		if err := handle(w, r.WithContext(ctx)); err != nil {
+		if err := handle(w, r.WithContext(ctx), raw, unread); err != nil {
 			fail(w, r, err)
 		}
 	})
 }
 
-// respondURL sends the answer off before the log takes its line. A refusal must
-// not be sent so: net/http waits for the body that it may have left unread.
-func respondURL(w http.ResponseWriter, r *http.Request, session billing.Session) {
-	entryOf(r.Context()).stripeRequestID = session.StripeRequestID
-	respond(w, http.StatusOK, map[string]string{"url": session.URL})
-	_ = http.NewResponseController(w).Flush()
+// together does several things of one request at once and returns, when all
+// are done, the error of the first in their order that failed. A panic is an
+// error: in a goroutine of its own it would end the process.
+func together(do ...func() error) error {
+	errs := make([]error, len(do))
+	var group errgroup.Group
+	for i, f := range do {
+		group.Go(func() error {
+			defer func() {
+				if p := recover(); p != nil {
+					errs[i] = panicked(p)
+				}
+			}()
+			errs[i] = f()
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error: the first in time is not the one that counts
+	return cmp.Or(errs...)
 }
 
 func file(contentType string, content []byte) http.Handler {

@@ -12,8 +12,11 @@ import (
 
 // createCheckout is POST /api/stripe/create-checkout: it sends a buyer, signed
 // in or not, to a Stripe Checkout Session.
-func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
-	request, err := s.checkoutRequest(w, r)
+func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error {
+	if unread != nil {
+		return unread
+	}
+	request, err := s.checkoutRequest(raw)
 	if err != nil {
 		return err
 	}
@@ -22,42 +25,49 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	session, err := s.buy(r, request, user)
+	page, err := s.buy(r, request, user)
 	if errors.Is(err, auth.ErrSignedOut) {
-		session, err = s.buy(r, request, nil) // a session that Supabase refuses is a guest here
+		page, err = s.buy(r, request, nil) // a session that Supabase refuses is a guest here
 	}
 	if err != nil {
 		return err
 	}
-	respondURL(w, r, session)
+	respondPage(w, r, page)
 	return nil
 }
 
-// buy starts the purchase of a user, nil for a guest.
-func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Session, error) {
-	if user != nil {
-		entryOf(r.Context()).userID = user.ID
+// buy starts the purchase of a user, nil for a guest. A subscriber who may not
+// subscribe twice is sent to the billing portal instead.
+func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Page, error) {
+	ctx, key := r.Context(), r.Header.Get("Idempotency-Key")
+	entryOf(ctx).userID = ""
+	switch addr, known := s.TrustedProxies.ClientAddr(r); {
+	case user != nil:
+		entryOf(ctx).userID = user.ID
 		request.User = billing.User{ID: user.ID, Email: user.Email}
-		request.ConfirmUser = auth.Confirm
+		request.IdempotencyKey = "user " + user.ID + " " + key
+	case known:
+		request.IdempotencyKey = "guest " + addr.String() + " " + key
+	default: // everybody behind a proxy that does not tell would be one guest
+		key = ""
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		request.IdempotencyKey = s.caller(r, user) + " " + key
+	if key == "" {
+		request.IdempotencyKey = ""
 	}
-	return s.Billing.CreateCheckoutSession(r.Context(), request)
-}
-
-// caller tells whose Idempotency-Key it is.
-func (s *service) caller(r *http.Request, user *auth.User) string {
-	if user != nil {
-		return "user " + user.ID
+	page, err := s.Billing.CreateCheckoutSession(ctx, request)
+	var subscribed *billing.SubscribedError
+	if errors.As(err, &subscribed) {
+		if err := auth.Confirm(ctx); err != nil {
+			return page, err
+		}
+		return s.Billing.CreatePortalSession(ctx, subscribed.CustomerID, request.CancelURL)
 	}
-	addr, _ := s.clientAddr(r)
-	return "guest " + addr.String()
+	return page, err
 }
 
 // checkoutRequest reads and checks the body in the contract's order.
-func (s *service) checkoutRequest(w http.ResponseWriter, r *http.Request) (c billing.CheckoutRequest, err error) {
-	b, err := readBody(w, r)
+func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err error) {
+	b, err := parseBody(raw)
 	if err != nil {
 		return c, err
 	}

@@ -7,16 +7,19 @@ import (
 	"strings"
 )
 
-// clientAddr returns the address that a request comes from: the peer's or,
-// where that is a trusted proxy, the last one in X-Forwarded-For that is none.
+// Proxies are the addresses whose X-Forwarded-For is believed.
+type Proxies []netip.Prefix
+
+// ClientAddr returns the address that a request comes from: the peer's or,
+// where that is a trusted proxy, the last one in X-Forwarded-For that is not.
 // Anything further left may be the caller's own invention. known is false for a
 // trusted proxy that does not say whom it asks for.
-func (s *service) clientAddr(r *http.Request) (addr netip.Addr, known bool) {
+func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
 	addr = parseAddr(r.RemoteAddr)
-	known = !s.trusted(addr)
+	known = !p.Contains(addr)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		if !s.trusted(addr) {
+		if !p.Contains(addr) {
 			break
 		}
 		next := parseAddr(strings.TrimSpace(hop))
@@ -28,8 +31,20 @@ func (s *service) clientAddr(r *http.Request) (addr netip.Addr, known bool) {
 	return addr, known
 }
 
-func (s *service) trusted(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+// Contains tells whether an address is a trusted proxy's.
+func (p Proxies) Contains(addr netip.Addr) bool {
+	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+}
+
+// network returns what counts as one client: an IPv4 address, or the 64 bits
+// that one customer of a provider has at least.
+func network(addr netip.Addr) netip.Prefix {
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
+	}
+	prefix, _ := addr.Prefix(bits)
+	return prefix
 }
 
 // parseAddr reads an IP address with or without a port; the zero Addr for

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // TestContract is the published contract: one row for each answer it shows.
@@ -168,19 +169,24 @@ func TestBadInput(t *testing.T) {
 	})
 	u, session := w.signUp("ada@example.com")
 	w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_1"})
-	w.portal(`{}`, session...) // brings in the key set, which only the first request needs
+	w.checkout(buyPro, session...) // brings in the key set, which only the first request needs
 	w.supabase.ForgetCalls()
+	w.stripe.ForgetCalls()
 	for _, test := range tests {
 		t.Run(test.path+"/"+test.name, func(t *testing.T) {
 			got := w.do("POST", "/api/stripe/create-"+test.path, test.body, session...)
 			if got.status != test.status || got.field("error") != test.error {
 				t.Errorf("create-%s %.80s = %d %s; want %d %q", test.path, test.body, got.status, got.body, test.status, test.error)
 			}
-			for name, calls := range map[string]int{"Stripe": len(w.stripe.Calls()), "Supabase": len(w.supabase.Calls())} {
-				if calls != 0 {
-					t.Errorf("calls to %s = %d; want 0", name, calls)
-				}
+			if calls := w.stripe.Calls(); len(calls) != 0 {
+				t.Errorf("calls to Stripe = %v; want none", calls)
 			}
+			// Whether the user is still signed in comes before the body at the portal.
+			confirmed := len(w.supabase.CallsTo("GET", "/auth/v1/user"))
+			if calls := w.supabase.Calls(); len(calls) != confirmed || (confirmed == 1) != (test.path == "portal") {
+				t.Errorf("calls to Supabase = %v; want one for the user at the portal, and no other", calls)
+			}
+			w.supabase.ForgetCalls()
 		})
 	}
 }
@@ -239,7 +245,7 @@ func TestBusy(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	w := start(t, func(s *settings) {
 		s.api.MaxInFlight, s.api.MaxEvents = 1, 1
-		s.billing.WebhookSecrets = []string{whsec}
+		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
 	})
 	w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-release; return false })
 	held := make(chan answer)

@@ -1,11 +1,8 @@
 package api
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -50,6 +47,7 @@ var (
 
 	errInternal = &answer{status: http.StatusInternalServerError, text: "Something went wrong. Please try again."}
 	errStripe   = &answer{status: http.StatusInternalServerError, text: "The payment provider could not complete the request. Please try again."}
+	errSetUp    = &answer{status: http.StatusInternalServerError, text: "Billing is not set up correctly. Please contact the site."}
 	errReused   = &answer{status: http.StatusInternalServerError, text: "This Idempotency-Key was used before with another request. Use a new one."}
 
 	errSignInUnchecked  = &answer{status: http.StatusServiceUnavailable, text: "Sign-in could not be checked. Please try again.", retryAfter: 5}
@@ -67,6 +65,7 @@ var sentinels = []struct {
 	{auth.ErrSignedOut, errNotSignedIn},
 	{billing.ErrNoCustomer, errNoCustomer},
 	{billing.ErrSignature, errSignature},
+	{billing.ErrOtherMode, errSetUp},
 	{billing.ErrCustomersUnavailable, errBillingUnchecked},
 }
 
@@ -91,41 +90,4 @@ func answerTo(err error) *answer {
 		return errStripe
 	}
 	return errInternal
-}
-
-// fail answers with an error and leaves its cause for the request's log line.
-func fail(w http.ResponseWriter, r *http.Request, err error) {
-	a := answerTo(err)
-	if a != err {
-		entry := entryOf(r.Context())
-		entry.err = err
-		var s *billing.StripeError
-		if errors.As(err, &s) {
-			entry.stripeRequestID = s.RequestID
-		}
-	}
-	if a.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(a.retryAfter))
-	}
-	respond(w, a.status, map[string]string{"error": a.text})
-}
-
-// respond writes v as JSON. It is encoded before the first byte is written, so
-// that nobody gets half an answer.
-func respond(w http.ResponseWriter, status int, v map[string]string) {
-	var body bytes.Buffer
-	encoder := json.NewEncoder(&body)
-	encoder.SetEscapeHTML(false) // URLs stay readable under curl
-	if err := encoder.Encode(v); err != nil {
-		panic(err) // a map of strings always encodes
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
-	h.Set("X-Content-Type-Options", "nosniff")
-	if h.Get("Cache-Control") == "" { // a renewed session brings its own, stricter one
-		h.Set("Cache-Control", "no-store")
-	}
-	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // the caller may be gone; there is nobody to tell
 }

@@ -175,29 +175,6 @@ func TestRefusalIsLogged(t *testing.T) {
 	}
 }
 
-// TestLogHoldsNobodyUp: the answer is there before the log takes its line.
-func TestLogHoldsNobodyUp(t *testing.T) {
-	lines := make(logChannel)
-	w := start(t, func(s *settings) { s.api.Logger = slog.New(slog.NewJSONHandler(lines, nil)) })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "POST", w.url+"/api/stripe/create-checkout", strings.NewReader(buyOnce))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		t.Errorf("create-checkout with a log that takes nothing = %v; want an answer", err)
-	} else {
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
-			t.Errorf("create-checkout with a log that takes nothing = %s %s, %v; want a whole 200", resp.Status, body, err)
-		}
-	}
-	<-lines
-}
-
 // TestLogIsClean: what callers put where a log line takes something from, and
 // what the database says of them, is not carried into the log.
 func TestLogIsClean(t *testing.T) {

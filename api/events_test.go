@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // shop is a site with the service's tables in a real database.
@@ -31,7 +32,7 @@ type shop struct {
 func startShop(t *testing.T) *shop {
 	t.Helper()
 	db := postgres(t).install()
-	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
+	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
 	connectTables(t, db, w.supabase)
 	return &shop{site: w, db: db}
 }

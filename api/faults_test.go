@@ -17,6 +17,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/goleak"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // leak is in every answer of a faulty upstream that has room for text.
@@ -290,7 +292,7 @@ func (u upset) test(t *testing.T, f fault, to *url.URL) {
 	var later atomic.Bool
 	w := start(t, func(s *settings) {
 		s.supabase.LegacyJWTSecret = legacySecret
-		s.billing.WebhookSecrets = []string{whsec}
+		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
 		s.billing.OneSubscription = true
 		s.api.UpstreamTimeout = timeout
 		// A call that outlives its request is over when the next one comes.
@@ -301,8 +303,8 @@ func (u upset) test(t *testing.T, f fault, to *url.URL) {
 			}
 			return time.Now()
 		}
-		faulty.RoundTripper = s.auth.Transport
-		s.auth.Transport, s.customers.Transport, s.billing.Transport = faulty, faulty, faulty
+		faulty.RoundTripper = s.transport
+		s.transport = faulty
 	})
 	userID, ask := u.prepare(t, w)
 	before := w.results(u.path)

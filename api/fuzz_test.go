@@ -10,12 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // startForFuzz is for any number of requests: nothing is kept of them.
 func startForFuzz(f *testing.F) *site {
 	return startForRedirects(f, func(s *settings) {
-		s.billing.WebhookSecrets = []string{whsec}
+		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
 		s.api.Logger = slog.New(slog.DiscardHandler)
 		s.api.Prices = []string{"price_lifetime", "price_pro_monthly"}
 		s.api.UpstreamTimeout = time.Second

@@ -17,6 +17,7 @@ import (
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // document is as much of an OpenAPI document as the test below reads.
@@ -86,7 +87,7 @@ func TestOpenAPI(t *testing.T) {
 		s.api.MaxInFlight = 1
 		s.api.MaxEvents = 1
 		s.api.RatePerMinute = 1
-		s.billing.WebhookSecrets = []string{whsec}
+		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
 	})
 	_, session := w.signUp("ada@example.com")
 	_, newcomer := w.signUp("eve@example.com")
@@ -170,6 +171,7 @@ func TestOpenAPI(t *testing.T) {
 	const hook = "/api/stripe/webhook"
 	check("POST", hook, w.deliver(`{"id":"evt_1","type":"price.created"}`, whsec, time.Now()))
 	check("POST", hook, w.deliver(`{"id":"evt_2","type":"customer.subscription.updated","data":{"object":{"id":"sub_unknown"}}}`, whsec, time.Now()))
+	check("POST", hook, w.deliver(`{"id":"evt_2","type":"customer.subscription.updated","data":{"object":{}}}`, whsec, time.Now()))
 	send("POST", hook, `{}`)
 	send("POST", hook, strings.Repeat(" ", 1<<20+1))
 	send("POST", hook, `{}`, "Origin", "https://evil.example")

@@ -8,7 +8,7 @@ import (
 
 // createPortal is POST /api/stripe/create-portal: it sends a signed-in user to
 // the Stripe billing portal of their own Customer.
-func (s *service) createPortal(w http.ResponseWriter, r *http.Request) error {
+func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error {
 	ctx := r.Context()
 	user, err := auth.CurrentUser(ctx)
 	switch {
@@ -19,34 +19,40 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request) error {
 	}
 	entryOf(ctx).userID = user.ID
 
-	var returnURL string
-	b, err := readBody(w, r)
-	if err != nil {
-		return err
-	}
-	if err := b.text("returnUrl", &returnURL, errReturnMissing); err != nil {
-		return err
-	}
-	if err := s.Sites.checkURLs(field{"returnUrl", returnURL}); err != nil {
-		return err
-	}
-
 	// A token outlives the sign-out or the ban of its user by up to an hour, too
 	// long for a page on which payment methods can be changed. Supabase is asked
 	// while the Customer is looked up, so that it costs no time.
-	confirmed := make(chan error, 1)
-	go func() { confirmed <- auth.Confirm(ctx) }()
-	customerID, err := s.Billing.CustomerID(ctx, user.ID)
-	if err := <-confirmed; err != nil {
+	var returnURL, customerID string
+	if err := together(
+		func() error { return auth.Confirm(ctx) },
+		func() (err error) {
+			if returnURL, err = s.portalRequest(raw, unread); err == nil {
+				customerID, err = s.Billing.CustomerID(ctx, user.ID)
+			}
+			return err
+		},
+	); err != nil {
 		return err
 	}
+	page, err := s.Billing.CreatePortalSession(ctx, customerID, returnURL)
 	if err != nil {
 		return err
 	}
-	session, err := s.Billing.CreatePortalSession(ctx, customerID, returnURL)
-	if err != nil {
-		return err
-	}
-	respondURL(w, r, session)
+	respondPage(w, r, page)
 	return nil
+}
+
+// portalRequest reads and checks the body.
+func (s *service) portalRequest(raw []byte, unread error) (returnURL string, err error) {
+	if unread != nil {
+		return "", unread
+	}
+	b, err := parseBody(raw)
+	if err != nil {
+		return "", err
+	}
+	if err := b.text("returnUrl", &returnURL, errReturnMissing); err != nil {
+		return "", err
+	}
+	return returnURL, s.Sites.checkURLs(field{"returnUrl", returnURL})
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // TestRateLimit: so many requests a minute from one client, whoever carries
@@ -75,7 +77,7 @@ func TestUntrustedProxy(t *testing.T) {
 
 // TestMetrics: the counters move, and no caller can make new ones.
 func TestMetrics(t *testing.T) {
-	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []string{whsec} })
+	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
 	u, session := w.signUp("ada@example.com")
 	w.checkout(buyOnce, session...)
 	w.portal(openPortal, session...)
@@ -100,7 +102,7 @@ func TestMetrics(t *testing.T) {
 		calls("create_checkout_session", "stripe", 2),
 		calls("create_portal_session", "stripe", 1),
 		calls("create_customer", "stripe", 1),
-		calls("fetch", "stripe", 1),
+		calls("fetch_subscription", "stripe", 1),
 		calls("key_set", "auth", 1),
 		calls("refresh", "auth", 1),
 		calls("user", "auth", 1),

@@ -14,11 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 const (
@@ -36,6 +39,7 @@ type settings struct {
 	customers customers.Config
 	billing   billing.Config
 	api       api.Config
+	transport http.RoundTripper // to Stripe and Supabase
 }
 
 // site is the service with an imitation of Stripe and one of Supabase, each
@@ -56,18 +60,19 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	tb.Cleanup(transport.CloseIdleConnections)
 	s := settings{
-		stripe: sandbox.StripeOptions{SecretKey: secretKey},
-		auth:   auth.Config{CookieName: cookieName, Transport: transport, Timeout: 10 * time.Second},
+		transport: transport,
+		stripe:    sandbox.StripeOptions{SecretKey: secretKey},
+		auth:      auth.Config{CookieName: cookieName, Timeout: 10 * time.Second},
 		customers: customers.Config{Table: "customers", UserColumn: "id", CustomerColumn: "stripe_customer_id",
-			ServiceRoleKey: sandbox.ServiceRoleKey, Transport: transport},
-		billing: billing.Config{SecretKey: secretKey, PromotionCodes: true, Transport: transport},
+			ServiceRoleKey: upstream.NewSecret(sandbox.ServiceRoleKey)},
+		billing: billing.Config{SecretKey: upstream.NewSecret(secretKey), PromotionCodes: true},
 		api: api.Config{
 			Logger:          logger,
 			TrustedProxies:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 			UpstreamTimeout: 10 * time.Second,
 			MaxInFlight:     1000,
 			MaxEvents:       1000,
-			Metrics:         api.NewMetrics(),
+			Registry:        prometheus.NewRegistry(),
 			Ready:           func() bool { return true },
 		},
 	}
@@ -87,14 +92,15 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 		}
 	}
 	set(&s.auth.URL, supabaseURL)
-	set(&s.auth.AnonKey, sandbox.AnonKey)
+	if s.auth.AnonKey == (upstream.Secret{}) {
+		s.auth.AnonKey = upstream.NewSecret(sandbox.AnonKey)
+	}
 	set(&s.customers.URL, supabaseURL)
 	set(&s.billing.APIBase, stripeURL)
 	s.api.Webhook = len(s.billing.WebhookSecrets) > 0
 
-	s.auth.Transport = s.api.Metrics.Transport(api.UpstreamAuth, s.auth.Transport)
-	s.customers.Transport = s.api.Metrics.Transport(api.UpstreamDatabase, s.customers.Transport)
-	s.billing.Transport = s.api.Metrics.Transport(api.UpstreamStripe, s.billing.Transport)
+	network := upstream.New(upstream.Config{Transport: s.transport, Registry: s.api.Registry})
+	s.auth.Network, s.customers.Network, s.billing.Network = network, network, network
 	authenticator, err := auth.New(s.auth)
 	if err != nil {
 		tb.Fatalf("auth.New = %v; want no error", err)

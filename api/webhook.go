@@ -1,38 +1,41 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/billing"
 )
 
-const maxEvent = 1 << 20 // bytes
-
 // webhook is POST /api/stripe/webhook, which Stripe calls. It answers 200 only
-// after what the Event means is stored; to anything but that Stripe sends the
-// Event again, for up to three days.
-func (s *service) webhook(w http.ResponseWriter, r *http.Request) error {
-	payload, err := readAll(w, r, maxEvent, errEventTooLarge)
-	if err != nil {
-		return err
+// after what the Event means is stored, or when there is nothing to store; to
+// anything but that Stripe sends the Event again, for up to three days.
+func (s *service) webhook(w http.ResponseWriter, r *http.Request, payload []byte, unread error) error {
+	if unread != nil {
+		return unread
 	}
 	event, err := s.Billing.ReadEvent(payload, r.Header.Get("Stripe-Signature"), time.Now())
 	if err != nil {
 		return err
 	}
-	entryOf(r.Context()).event = event
-	handled, err := s.Billing.HandleEvent(r.Context(), event)
-	count := func(eventType, outcome string) { s.Metrics.events.WithLabelValues(eventType, outcome).Inc() }
+	entry := entryOf(r.Context())
+	entry.event = event
+	err = s.Billing.HandleEvent(r.Context(), event)
+	eventType, outcome := event.Type, "stored"
 	switch {
+	case errors.Is(err, billing.ErrNotOurs):
+		eventType, outcome = "other", "ignored" // the type is the sender's word
+	case errors.Is(err, billing.ErrOtherMode), errors.Is(err, billing.ErrNoObject):
+		entry.err, outcome = err, "ignored"
 	case err != nil:
-		count(event.Type, "failed")
-		return fmt.Errorf("%w: %w", errEventNotStored, err)
-	case !handled:
-		count("other", "ignored")
-		respond(w, http.StatusOK, map[string]string{"status": "ignored"})
-	default:
-		count(event.Type, "stored")
-		respond(w, http.StatusOK, map[string]string{"status": "stored"})
+		outcome = "failed"
 	}
+	s.metrics.events.WithLabelValues(eventType, outcome).Inc()
+	if outcome == "failed" {
+		return fmt.Errorf("%w: %w", errEventNotStored, err)
+	}
+	respond(w, http.StatusOK, map[string]string{"status": outcome})
 	return nil
 }

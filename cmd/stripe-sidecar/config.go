@@ -138,17 +138,17 @@ func (c config) check(m mistakes) {
 			m.add(name, "is not set: "+remedy)
 		}
 	}
-	required("STRIPE_SECRET_KEY", c.StripeSecretKey.reveal() != "", "take it from https://dashboard.stripe.com/apikeys")
+	required("STRIPE_SECRET_KEY", c.StripeSecretKey.Reveal() != "", "take it from https://dashboard.stripe.com/apikeys")
 	required("SUPABASE_URL", c.SupabaseURL.Host != "", "take it from the project's settings, API")
-	required("SUPABASE_ANON_KEY", c.SupabaseAnonKey.reveal() != "", "take it from the project's settings, API keys")
-	required("SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.reveal() != "", "take it from the project's settings, API keys")
+	required("SUPABASE_ANON_KEY", c.SupabaseAnonKey.Reveal() != "", "take it from the project's settings, API keys")
+	required("SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.Reveal() != "", "take it from the project's settings, API keys")
 
-	switch key := c.StripeSecretKey.reveal(); {
+	switch key := c.StripeSecretKey.Reveal(); {
 	case key == "":
 	case strings.HasPrefix(key, "pk_"):
 		m.add("STRIPE_SECRET_KEY", "is a publishable key, which can create nothing: use the secret key, sk_…")
 	case !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
-		m.add("STRIPE_SECRET_KEY", "is no secret key: it begins with sk_ or, restricted, with rk_")
+		m.add("STRIPE_SECRET_KEY", "is not a secret key: one begins with sk_ or, restricted, with rk_")
 	case c.live() && c.StripeAPIBase != (baseURL{}):
 		m.add("STRIPE_API_BASE", "would send a live key to another server than Stripe's: unset it, or use a test key")
 	}
@@ -174,13 +174,13 @@ func (c config) check(m mistakes) {
 		m.add("SUPABASE_SERVICE_ROLE_KEY", "is a key of the role "+role+", which cannot read the customers table: use the service role key, or sb_secret_…")
 	}
 	if !cookieName.MatchString(c.cookieName()) {
-		m.add("SUPABASE_COOKIE_NAME", "is no cookie name: set it to the site's cookieOptions.name")
+		m.add("SUPABASE_COOKIE_NAME", "is not the name of a cookie: set it to the site's cookieOptions.name")
 	}
 	if c.CheckoutTrialDays > 730 {
 		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
 	}
 	if p := c.PortalConfiguration; p != "" && !strings.HasPrefix(p, "bpc_") {
-		m.add("PORTAL_CONFIGURATION", "is no portal configuration: it begins with bpc_")
+		m.add("PORTAL_CONFIGURATION", "is not a portal configuration: one begins with bpc_")
 	}
 	if c.CustomersUserColumn == c.CustomersCustomerColumn && c.CustomersUserColumn != "" {
 		m.add("CUSTOMERS_CUSTOMER_COLUMN", "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each")
@@ -209,7 +209,7 @@ func (c config) warnings() []string {
 
 // live reports whether real money moves. A key that does not say test is live.
 func (c config) live() bool {
-	key := c.StripeSecretKey.reveal()
+	key := c.StripeSecretKey.Reveal()
 	return (strings.HasPrefix(key, "sk_") || strings.HasPrefix(key, "rk_")) &&
 		!strings.HasPrefix(key[3:], "test_")
 }

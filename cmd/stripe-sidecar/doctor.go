@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // maxSkew is how far the clock may be off: tokens are good to the second, and
@@ -66,10 +68,10 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 }
 
 func examine(ctx context.Context, c config) []finding {
-	transport := newTransport()
-	store := customers.New(customersConfig(c, transport))
-	bill := billing.New(billingConfig(c, transport), store)
-	authenticator, err := auth.New(authConfig(c, transport))
+	network := upstream.New(upstream.Config{})
+	store := customers.New(customersConfig(c, network))
+	bill := billing.New(billingConfig(c, network), store)
+	authenticator, err := auth.New(authConfig(c, network))
 	if err != nil {
 		return []finding{{Check: "configuration", Problem: err.Error(), Remedy: "correct it"}}
 	}
@@ -120,7 +122,9 @@ func examine(ctx context.Context, c config) []finding {
 		if webhook {
 			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents and Charges", without(bill.CheckMayRead))
 			check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none); "+
-				"a restricted key needs read access to Webhook Endpoints for this check alone", bill.CheckWebhook)
+				"a restricted key needs read access to Webhook Endpoints for this check alone", func(ctx context.Context) (string, error) {
+				return bill.CheckWebhook(ctx, api.WebhookPath)
+			})
 		}
 	}
 	anon := check("Supabase Auth", "correct SUPABASE_URL and SUPABASE_ANON_KEY from the project's settings", without(authenticator.CheckAuth))
@@ -134,7 +138,7 @@ func examine(ctx context.Context, c config) []finding {
 	table := check("customers table", "run what `stripe-sidecar schema` prints in the SQL editor, or correct CUSTOMERS_TABLE and its columns, or SUPABASE_SERVICE_ROLE_KEY", without(store.CheckTable))
 	if anon && table {
 		check("customers table closed", "run what `stripe-sidecar schema` prints: it revokes the rights and turns on row level security", func(ctx context.Context) (string, error) {
-			return store.CheckClosed(ctx, c.SupabaseAnonKey.reveal())
+			return store.CheckClosed(ctx, c.SupabaseAnonKey.Secret)
 		})
 	}
 	if webhook {

@@ -14,7 +14,11 @@ import (
 	"testing"
 
 	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/customers"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // setenv sets the whole environment of the service: what is not named is unset.
@@ -85,29 +89,29 @@ func TestWrongConfiguration(t *testing.T) {
 		{"many at once", valid("PORT", "http", "STRIPE_SECRET_KEY", "pk_test_1", "SUPABASE_URL", "abc.supabase.co", "CHECKOUT_TRIAL_DAYS", "731",
 			"CHECKOUT_AUTOMATIC_TAX", "sure", "CUSTOMERS_TABLE", "public.customers", "TRUSTED_PROXIES", "nginx", "UPSTREAM_TIMEOUT", "15", "SHUTDOWN_TIMEOUT", "-1s",
 			"LOG_LEVEL", "loud", "LOG_FORMAT", "xml", "PORTAL_CONFIGURATION", "pc_1", "SITE_ORIGINS", "*,example.com"),
-			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is no URL", "SITE_ORIGINS entry 1 would let", "SITE_ORIGINS entry 2 has no scheme",
-				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no name", "TRUSTED_PROXIES entry 1 is no address",
+			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is not a URL", "SITE_ORIGINS entry 1 would let", "SITE_ORIGINS entry 2 has no scheme",
+				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is not the name", "TRUSTED_PROXIES entry 1 is neither an address",
 				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL is none", "LOG_FORMAT is neither"}},
 		{"live key and a mock", valid("STRIPE_SECRET_KEY", "sk_live_1", "STRIPE_API_BASE", "http://localhost:12111", "SITE_ORIGINS", "https://a.example"),
 			[]string{"STRIPE_API_BASE would send a live key"}},
 		{"live key without sites", valid("STRIPE_SECRET_KEY", "rk_live_1"), []string{"SITE_ORIGINS is not set, but"}},
 		{"live key with wrong sites", valid("STRIPE_SECRET_KEY", "rk_live_1", "SITE_ORIGINS", "*"), []string{"SITE_ORIGINS entry 1"}},
-		{"no Stripe key", valid("STRIPE_SECRET_KEY", "whsec_1"), []string{"STRIPE_SECRET_KEY is no secret key"}},
+		{"no Stripe key", valid("STRIPE_SECRET_KEY", "whsec_1"), []string{"STRIPE_SECRET_KEY is not a secret key"}},
 		{"key with a line break inside", valid("STRIPE_SECRET_KEY", "sk_test_1\n2"), []string{"STRIPE_SECRET_KEY holds white space"}},
 		{"new keys swapped", valid("SUPABASE_ANON_KEY", "sb_secret_1", "SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_1"),
 			[]string{"SUPABASE_ANON_KEY is a service_role key", "SUPABASE_SERVICE_ROLE_KEY is a key of the role anon"}},
 		{"old keys swapped", valid("SUPABASE_ANON_KEY", service, "SUPABASE_SERVICE_ROLE_KEY", anon),
 			[]string{"SUPABASE_ANON_KEY is a service_role key", "SUPABASE_SERVICE_ROLE_KEY is a key of the role anon"}},
 		{"URL of one API", valid("SUPABASE_URL", "https://abc.supabase.co/rest/v1/"), []string{"SUPABASE_URL is the URL of one API: leave /rest/v1 out"}},
-		{"endpoint's id for its secret", valid("STRIPE_WEBHOOK_SECRET", "whsec_1, we_2"), []string{"STRIPE_WEBHOOK_SECRET is no signing secret"}},
+		{"endpoint's id for its secret", valid("STRIPE_WEBHOOK_SECRET", "whsec_1, we_2"), []string{"STRIPE_WEBHOOK_SECRET is not a signing secret"}},
 		{"secrets in the wrong place", valid("SITE_ORIGINS", "sk_test_HIDDEN", "TRUSTED_PROXIES", "whsec_HIDDEN", "SUPABASE_URL", "sb_secret_HIDDEN",
 			"CUSTOMERS_TABLE", "sk-HIDDEN", "PORTAL_CONFIGURATION", "sk_test_HIDDEN", "LOG_FORMAT", "HIDDEN", "PORT", "HIDDEN"),
-			[]string{"PORT is not", "SUPABASE_URL is no URL", "SITE_ORIGINS entry 1 has no scheme", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no", "TRUSTED_PROXIES entry 1", "LOG_FORMAT is neither"}},
+			[]string{"PORT is not", "SUPABASE_URL is not a URL", "SITE_ORIGINS entry 1 has no scheme", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no", "TRUSTED_PROXIES entry 1", "LOG_FORMAT is neither"}},
 		{"placeholders", valid("STRIPE_SECRET_KEY", "sk_test_...", "SUPABASE_ANON_KEY", "'sb_publishable_1'"), []string{"STRIPE_SECRET_KEY is a placeholder", "SUPABASE_ANON_KEY is a placeholder"}},
 		{"dashboard and product", valid("SUPABASE_URL", "https://supabase.com/dashboard/project/abc", "ALLOWED_PRICES", "price_1,prod_1"),
 			[]string{"SUPABASE_URL is the dashboard's", "ALLOWED_PRICES entry 2 is a product"}},
 		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
-		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is no cookie name"}},
+		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is not the name of a cookie"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -156,7 +160,7 @@ func TestCookieName(t *testing.T) {
 }
 
 // TestSecretsCannotBePrinted tries every way of printing that the service and
-// its libraries use, on the configuration as a whole.
+// its libraries use, on the configuration as a whole and on what is made of it.
 func TestSecretsCannotBePrinted(t *testing.T) {
 	secrets := valid("STRIPE_SECRET_KEY", "sk_test_HIDE1", "SUPABASE_ANON_KEY", "sb_publishable_HIDE2",
 		"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_HIDE3", "SUPABASE_JWT_SECRET", "HIDE4", "STRIPE_WEBHOOK_SECRET", "whsec_HIDE5, whsec_HIDE6")
@@ -165,11 +169,12 @@ func TestSecretsCannotBePrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.StripeSecretKey.reveal() != "sk_test_HIDE1" || c.SupabaseJWTSecret.reveal() != "HIDE4" || len(c.StripeWebhookSecret.reveal()) != 2 {
+	if c.StripeSecretKey.Reveal() != "sk_test_HIDE1" || c.SupabaseJWTSecret.Reveal() != "HIDE4" || len(c.StripeWebhookSecret) != 2 {
 		t.Fatalf("loadConfig lost the secrets; want them to be there to hide")
 	}
 	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%p", "%e", "%c", "%U"} {
+	verbs := []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%p", "%e", "%c", "%U"}
+	for _, verb := range verbs {
 		fmt.Fprintf(&out, verb+"\n", c)
 		fmt.Fprintf(&out, verb+"\n", &c)
 		fmt.Fprintf(&out, verb+"\n", c.StripeSecretKey)
@@ -177,10 +182,17 @@ func TestSecretsCannotBePrinted(t *testing.T) {
 		fmt.Fprintf(&out, verb+"\n", []any{c.SupabaseJWTSecret, map[string]any{"k": c}})
 	}
 	fmt.Fprintln(&out, fmt.Errorf("wrapped: %w %v", io.EOF, c))
-	for _, v := range []any{c, &c, map[string]any{"c": c}} {
-		if err := json.NewEncoder(&out).Encode(v); err != nil {
-			t.Errorf("json of %T = %v; want no error", v, err)
+	network := upstream.New(upstream.Config{})
+	a, b, s := authConfig(c, network), billingConfig(c, network), customersConfig(c, network)
+	authenticator, err := auth.New(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{c, &c, map[string]any{"c": c}, a, b, s, authenticator, billing.New(b, nil), customers.New(s)} {
+		for _, verb := range verbs {
+			fmt.Fprintf(&out, verb+"\n", v)
 		}
+		_ = json.NewEncoder(&out).Encode(v) // what cannot be encoded is not printed either
 		for _, handler := range []slog.Handler{slog.NewJSONHandler(&out, nil), slog.NewTextHandler(&out, nil)} {
 			slog.New(handler).Info("config", "c", v, "key", c.StripeSecretKey, slog.Group("g", "k", c.SupabaseServiceRoleKey))
 		}
@@ -192,8 +204,8 @@ func TestSecretsCannotBePrinted(t *testing.T) {
 			t.Errorf("printed %q; want no secret", printed[max(0, i-80):min(len(printed), i+20)])
 		}
 	}
-	if !strings.Contains(printed, redacted) {
-		t.Error("nothing was redacted; want the secrets to have been printed as " + redacted)
+	if !strings.Contains(printed, "[redacted]") {
+		t.Error("nothing was redacted; want the secrets to have been printed as [redacted]")
 	}
 }
 

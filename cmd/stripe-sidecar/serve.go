@@ -8,17 +8,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 const (
@@ -36,42 +37,35 @@ const (
 	// maxEvents bounds what anybody can have the webhook read before a signature
 	// is looked at, 1 MiB each. Stripe sends again what is refused.
 	maxEvents = 64
-	// heapFloor is counted as live memory by the garbage collector, and by
-	// GOMEMLIMIT, and takes none, as nobody writes to it. Without it there was a
-	// collection after every 77 checkouts, an eighth of the CPU time under load;
-	// with it, and 8 MB more of garbage, after 320. A higher GOGC would multiply the
-	// memory of many requests at once.
-	heapFloor = 8 << 20
 )
 
 // serve runs the service until ctx ends and the requests in flight are done.
 // All of its parts are put together here, and nothing is asked of the network
 // before the first request.
 func serve(ctx context.Context, c config, logs io.Writer) error {
-	defer runtime.KeepAlive(make([]byte, heapFloor))
 	logger := newLogger(c, logs)
 	tracing, err := newTracing(ctx)
 	if err != nil {
 		return fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
 	}
-	transport, metrics := tracing.transport(newTransport()), api.NewMetrics()
+	registry := prometheus.NewRegistry()
+	network := upstream.New(upstream.Config{Registry: registry, Transport: tracing.transport(upstream.Pool())})
 
-	authenticator, err := auth.New(authConfig(c, metrics.Transport(api.UpstreamAuth, transport)))
+	authenticator, err := auth.New(authConfig(c, network))
 	if err != nil {
 		return err
 	}
-	store := customers.New(customersConfig(c, metrics.Transport(api.UpstreamDatabase, transport)))
-	bill := billing.New(billingConfig(c, metrics.Transport(api.UpstreamStripe, transport)), store)
+	bill := billing.New(billingConfig(c, network), customers.New(customersConfig(c, network)))
 	var ready atomic.Bool
 	handler := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
 		Webhook:         len(c.StripeWebhookSecret) > 0,
 		Logger:          logger,
-		Metrics:         metrics,
+		Registry:        registry,
 		Sites:           c.SiteOrigins.Sites,
 		Prices:          c.AllowedPrices,
-		TrustedProxies:  c.TrustedProxies,
+		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
 		MaxInFlight:     maxInFlight,
@@ -128,34 +122,35 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	return nil
 }
 
-func authConfig(c config, transport http.RoundTripper) auth.Config {
+func authConfig(c config, network *upstream.Network) auth.Config {
 	return auth.Config{
 		URL:        c.SupabaseURL.String(),
-		AnonKey:    c.SupabaseAnonKey.reveal(),
-		JWTSecret:  c.SupabaseJWTSecret.reveal(),
+		AnonKey:    c.SupabaseAnonKey.Secret,
+		JWTSecret:  c.SupabaseJWTSecret.Secret,
 		CookieName: c.cookieName(),
-		Transport:  transport,
+		Network:    network,
 		Timeout:    c.UpstreamTimeout,
 	}
 }
 
-func customersConfig(c config, transport http.RoundTripper) customers.Config {
+func customersConfig(c config, network *upstream.Network) customers.Config {
 	return customers.Config{
 		URL:            c.SupabaseURL.String(),
-		ServiceRoleKey: c.SupabaseServiceRoleKey.reveal(),
+		ServiceRoleKey: c.SupabaseServiceRoleKey.Secret,
 		Table:          string(c.CustomersTable),
 		UserColumn:     string(c.CustomersUserColumn),
 		CustomerColumn: string(c.CustomersCustomerColumn),
-		Transport:      transport,
+		Network:        network,
 	}
 }
 
-func billingConfig(c config, transport http.RoundTripper) billing.Config {
+func billingConfig(c config, network *upstream.Network) billing.Config {
 	return billing.Config{
-		SecretKey:           c.StripeSecretKey.reveal(),
+		SecretKey:           c.StripeSecretKey.Secret,
 		APIBase:             c.StripeAPIBase.String(),
-		Transport:           transport,
-		WebhookSecrets:      c.StripeWebhookSecret.reveal(),
+		LiveMode:            c.live(),
+		Network:             network,
+		WebhookSecrets:      c.StripeWebhookSecret.values(),
 		PromotionCodes:      c.CheckoutPromotionCodes,
 		AutomaticTax:        c.CheckoutAutomaticTax,
 		TaxIDCollection:     c.CheckoutTaxIDCollection,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 const (
@@ -35,13 +35,13 @@ const (
 // users' IDs and begins after the one given; what it has not done when it
 // fails or ctx ends, it says how to go on with.
 func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
-	transport := newTransport()
 	perSecond := syncRateTest
 	if c.live() {
 		perSecond = syncRateLive
 	}
-	store := customers.New(customersConfig(c, transport))
-	bill := billing.New(billingConfig(c, limited{transport, rate.NewLimiter(rate.Limit(perSecond), 1)}), store)
+	network := upstream.New(upstream.Config{StripeRate: rate.NewLimiter(rate.Limit(perSecond), 1)})
+	store := customers.New(customersConfig(c, network))
+	bill := billing.New(billingConfig(c, network), store)
 
 	counting, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
 	defer cancel()
@@ -88,19 +88,6 @@ func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.
 		})
 	}
 	return group.Wait()
-}
-
-// limited keeps calls to a rate.
-type limited struct {
-	next    http.RoundTripper
-	limiter *rate.Limiter
-}
-
-func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := l.limiter.Wait(r.Context()); err != nil {
-		return nil, err
-	}
-	return l.next.RoundTrip(r)
 }
 
 // showProgress prints how far it is: on a terminal once a second in one line,

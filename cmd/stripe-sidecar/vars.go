@@ -5,30 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
 
 	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // The types of the variables. Each checks itself when envconfig decodes it, and
 // none quotes a value in its error that could be a secret in the wrong place.
 
-// secret is a key. It cannot be printed by fmt, encoding/json or log/slog: what
-// asks a value how to print it is told, and what does not (%p, or reflection on
-// an unexported field) sees a pointer.
-type secret struct{ value *string }
-
-// reveal returns the key, "" when it is not set.
-func (s secret) reveal() string {
-	if s.value == nil {
-		return ""
-	}
-	return *s.value
-}
+// secret is a key.
+type secret struct{ upstream.Secret }
 
 func (s *secret) Decode(value string) error {
 	value = strings.TrimSpace(value)
@@ -38,7 +28,7 @@ func (s *secret) Decode(value string) error {
 	if strings.HasSuffix(value, "...") || strings.ContainsAny(value, `"'`) {
 		return errors.New("is a placeholder, or stands in quotation marks: put the key itself there")
 	}
-	s.value = &value
+	s.Secret = upstream.NewSecret(value)
 	return nil
 }
 
@@ -54,26 +44,20 @@ func (s *secrets) Decode(value string) error {
 			return err
 		}
 		if !strings.HasPrefix(entry, "whsec_") {
-			return errors.New("is no signing secret: it begins with whsec_ and stands beside the endpoint in the dashboard")
+			return errors.New("is not a signing secret: one begins with whsec_ and stands beside the endpoint in the dashboard")
 		}
 		*s = append(*s, one)
 	}
 	return nil
 }
 
-func (s secrets) reveal() []string {
-	var values []string
+func (s secrets) values() []upstream.Secret {
+	var values []upstream.Secret
 	for _, one := range s {
-		values = append(values, one.reveal())
+		values = append(values, one.Secret)
 	}
 	return values
 }
-
-const redacted = "[redacted]"
-
-// Format serves every verb: for %d and the like, String would not be asked.
-func (s secret) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
-func (s secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // baseURL is an http or https URL to which paths are appended.
 type baseURL struct{ url.URL }
@@ -82,7 +66,7 @@ func (b *baseURL) Decode(value string) error {
 	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(value), "/"))
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return errors.New("is no URL: write https://host or http://host:port")
+		return errors.New("is not a URL: write https://host or http://host:port")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return errors.New("has more than scheme, host and path: write https://host or http://host:port")
 	case strings.HasSuffix(u.Path, "/v1"):
@@ -123,7 +107,7 @@ func (p *prefixes) Decode(value string) error {
 		if err != nil {
 			addr, err := netip.ParseAddr(entry)
 			if err != nil {
-				return fmt.Errorf("entry %d is no address and no range: write 10.0.0.0/8 or 10.1.2.3, say", i+1)
+				return fmt.Errorf("entry %d is neither an address nor a range: write 10.0.0.0/8 or 10.1.2.3, say", i+1)
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
@@ -140,7 +124,7 @@ var identifierPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 func (i *identifier) Decode(value string) error {
 	value = strings.TrimSpace(value)
 	if !identifierPattern.MatchString(value) {
-		return errors.New("is no name of a table or column: use letters, digits and _ only, without the schema")
+		return errors.New("is not the name of a table or column: use letters, digits and _ only, without the schema")
 	}
 	*i = identifier(value)
 	return nil
@@ -152,7 +136,7 @@ var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 // supabaseRole returns the role that a Supabase key was made for, "" when the
 // key does not tell. https://supabase.com/docs/guides/api/api-keys
 func supabaseRole(key secret) string {
-	switch k := key.reveal(); {
+	switch k := key.Reveal(); {
 	case strings.HasPrefix(k, "sb_publishable_"):
 		return "anon"
 	case strings.HasPrefix(k, "sb_secret_"):

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 var (
@@ -32,21 +34,21 @@ const (
 
 // Config says where the project is and how its users are recognised.
 type Config struct {
-	URL        string            // of the project, without a trailing slash
-	AnonKey    string            // the anon key or a publishable key
-	JWTSecret  string            // legacy HS256 secret; "" when there is none
-	CookieName string            // sb-<first label of the project's host>-auth-token unless the site chose another
-	Transport  http.RoundTripper // to Supabase; nil: http.DefaultTransport
-	Timeout    time.Duration     // bound of calls that outlive a request (refresh, key set); 0: 15 s
-	Now        func() time.Time  // nil: time.Now
+	URL        string          // of the project, without a trailing slash
+	AnonKey    upstream.Secret // the anon key or a publishable key
+	JWTSecret  upstream.Secret // legacy HS256 secret, if there is one
+	CookieName string          // sb-<first label of the project's host>-auth-token unless the site chose another
+	Network    *upstream.Network
+	Timeout    time.Duration    // bound of calls that outlive a request (refresh, key set); 0: 15 s
+	Now        func() time.Time // nil: time.Now
 }
 
 // Authenticator finds the users of requests. It is safe for concurrent use.
 type Authenticator struct {
 	cookieName string
-	secret     []byte
+	secret     upstream.Secret
 	now        func() time.Time
-	upstream   *upstream
+	service    *gotrueService
 	keys       keySet
 	refreshes  refreshes
 }
@@ -61,26 +63,23 @@ func New(c Config) (*Authenticator, error) {
 	if err := (&http.Cookie{Name: c.CookieName}).Valid(); err != nil {
 		return nil, errors.New("auth: CookieName is not the name of a cookie")
 	}
-	if c.Transport == nil {
-		c.Transport = http.DefaultTransport
-	}
 	if c.Timeout <= 0 {
 		c.Timeout = 15 * time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	up, err := newUpstream(c.URL, c.AnonKey, c.Transport)
+	service, err := newService(c)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	return &Authenticator{
 		cookieName: c.CookieName,
-		secret:     []byte(c.JWTSecret),
+		secret:     c.JWTSecret,
 		now:        c.Now,
-		upstream:   up,
-		keys:       keySet{fetch: up.keySet, now: c.Now, timeout: c.Timeout},
-		refreshes:  refreshes{call: up.refresh, now: c.Now, timeout: c.Timeout},
+		service:    service,
+		keys:       keySet{fetch: service.keySet, now: c.Now, timeout: c.Timeout},
+		refreshes:  refreshes{call: service.refresh, now: c.Now, timeout: c.Timeout},
 	}, nil
 }
 
@@ -241,7 +240,7 @@ func (v *visit) accept(ctx context.Context, t *token) (*User, error) {
 
 // ask has Supabase Auth decide on a token.
 func (v *visit) ask(ctx context.Context, t *token) (*User, error) {
-	u, err := v.a.upstream.user(ctx, t.raw)
+	u, err := v.a.service.user(ctx, t.raw)
 	// As auth-js: only this code says that the session is gone. The others
 	// (bad_jwt, user_banned, …) may pass, and the cookies with them.
 	if errors.Is(err, errSessionNotFound) && v.cookies != nil {

@@ -18,6 +18,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 	"go.uber.org/goleak"
 )
 
@@ -58,6 +59,10 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
+func through(t http.RoundTripper) *upstream.Network {
+	return upstream.New(upstream.Config{Transport: t})
+}
+
 // project is an imitation Supabase with one user, and what asks it.
 type project struct {
 	*sandbox.Supabase
@@ -72,14 +77,17 @@ func newProject(t testing.TB, o sandbox.SupabaseOptions, secret string) *project
 	p.Supabase = sandbox.NewSupabase(o)
 	p.user = p.SignUp("zoe@example.com", "correct horse")
 	p.auth = newAuth(t, auth.Config{
-		URL: "http://127.0.0.1:54321", AnonKey: sandbox.AnonKey, JWTSecret: secret, CookieName: cookieName,
-		Transport: direct{p.Supabase}, Timeout: 5 * time.Second, Now: p.clock.now,
+		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(sandbox.AnonKey), JWTSecret: upstream.NewSecret(secret), CookieName: cookieName,
+		Network: through(direct{p.Supabase}), Timeout: 5 * time.Second, Now: p.clock.now,
 	})
 	return p
 }
 
 func newAuth(t testing.TB, c auth.Config) *auth.Authenticator {
 	t.Helper()
+	if c.Network == nil {
+		c.Network = through(http.DefaultTransport)
+	}
 	a, err := auth.New(c)
 	if err != nil {
 		t.Fatalf("New = %v; want no error", err)
@@ -258,15 +266,15 @@ func recorded(t testing.TB, name string, now time.Time) *auth.Authenticator {
 	var keys recordedKeys
 	readJSON(t, "testdata/cookies/keys.json", &keys)
 	return newAuth(t, auth.Config{
-		URL: "http://127.0.0.1:54321", AnonKey: "anon", JWTSecret: keys.Secret, CookieName: name,
+		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret("anon"), JWTSecret: upstream.NewSecret(keys.Secret), CookieName: name,
 		Now: func() time.Time { return now },
-		Transport: direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Network: through(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != keysPath {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
 			_, _ = w.Write(keys.Public)
-		})},
+		})}),
 	})
 }
 
@@ -375,14 +383,14 @@ func TestOutsideMiddleware(t *testing.T) {
 }
 
 func TestNewRefusesConfig(t *testing.T) {
-	good := auth.Config{URL: "https://ref.supabase.co", AnonKey: "anon", CookieName: "sb-ref-auth-token"}
+	good := auth.Config{URL: "https://ref.supabase.co", AnonKey: upstream.NewSecret("anon"), CookieName: "sb-ref-auth-token"}
 	for _, tc := range []struct {
 		name  string
 		alter func(*auth.Config)
 	}{
 		{"no URL", func(c *auth.Config) { c.URL = "" }},
 		{"URL without scheme", func(c *auth.Config) { c.URL = "ref.supabase.co" }},
-		{"no key", func(c *auth.Config) { c.AnonKey = "" }},
+		{"no key", func(c *auth.Config) { c.AnonKey = upstream.Secret{} }},
 		{"no cookie name", func(c *auth.Config) { c.CookieName = "" }},
 		{"cookie name with a line break", func(c *auth.Config) { c.CookieName = "a\r\nb" }},
 	} {

@@ -10,8 +10,8 @@ import (
 
 // CheckAuth reports whether Supabase Auth answers and accepts the anon key.
 func (a *Authenticator) CheckAuth(ctx context.Context) error {
-	e := a.upstream.exchange(ctx)
-	if _, err := a.upstream.client.WithClient(e.client()).GetSettings(); e.status != http.StatusOK {
+	e := a.service.exchange(ctx, "settings")
+	if _, err := a.service.client.WithClient(*e.Client()).GetSettings(); e.Status != http.StatusOK {
 		return e.unavailable(err)
 	}
 	return nil
@@ -20,7 +20,7 @@ func (a *Authenticator) CheckAuth(ctx context.Context) error {
 // CheckKeySet reports how access tokens can be verified without asking
 // Supabase; local is false when there is no way.
 func (a *Authenticator) CheckKeySet(ctx context.Context) (detail string, local bool, err error) {
-	body, err := a.upstream.keySet(ctx)
+	body, err := a.service.keySet(ctx)
 	if err != nil {
 		return "", false, fmt.Errorf("%s/.well-known/jwks.json: %w", supabase.AUTH_URL, err)
 	}
@@ -31,5 +31,5 @@ func (a *Authenticator) CheckKeySet(ctx context.Context) (detail string, local b
 	if len(keys) > 0 {
 		return fmt.Sprintf("%d published", len(keys)), true, nil
 	}
-	return "none published", len(a.secret) > 0, nil
+	return "none published", a.secret.Reveal() != "", nil
 }

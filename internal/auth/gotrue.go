@@ -1,21 +1,18 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/google/uuid"
 	"github.com/supabase-community/gotrue-go"
 	"github.com/supabase-community/supabase-go"
-)
 
-// maxAnswer bounds what is read of any answer, in bytes.
-const maxAnswer = 1 << 20
+	"8space.app/stripe-sidecar/internal/upstream"
+)
 
 var (
 	// errRefused says that Supabase Auth will never accept the refresh token.
@@ -24,67 +21,34 @@ var (
 	errSessionNotFound = errors.New("session_not_found")
 )
 
-// upstream is the project's Auth service (GoTrue). gotrue-go knows no contexts
-// and tells errors by text only, so each call gets an exchange as transport,
-// which carries the context in and the answer out.
-type upstream struct {
-	url       string
-	apiKey    string
-	transport http.RoundTripper
-	client    gotrue.Client
+// gotrueService is the project's Auth service (GoTrue).
+type gotrueService struct {
+	url     string
+	apiKey  upstream.Secret
+	network *upstream.Network
+	client  gotrue.Client
 }
 
-func newUpstream(url, apiKey string, transport http.RoundTripper) (*upstream, error) {
-	client, err := supabase.NewClient(url, apiKey, nil)
+func newService(c Config) (*gotrueService, error) {
+	client, err := supabase.NewClient(c.URL, c.AnonKey.Reveal(), nil)
 	if err != nil {
 		return nil, err
 	}
-	return &upstream{url: url, apiKey: apiKey, transport: transport, client: client.Auth}, nil
+	return &gotrueService{c.URL, c.AnonKey, c.Network, client.Auth}, nil
 }
 
 // exchange is one request and its answer.
-type exchange struct {
-	ctx    context.Context
-	next   http.RoundTripper
-	status int // 0: no answer, or not a whole one
-	body   []byte
-}
+type exchange struct{ *upstream.Exchange }
 
-func (u *upstream) exchange(ctx context.Context) *exchange {
-	return &exchange{ctx: ctx, next: u.transport}
-}
-
-// client returns the HTTP client for the exchange. A redirect is an answer like
-// any other that does not help: following it would carry tokens elsewhere.
-func (e *exchange) client() http.Client {
-	return http.Client{Transport: e, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
-}
-
-func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := e.next.RoundTrip(r.WithContext(e.ctx))
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(body) > maxAnswer {
-		return nil, errors.New("answer is too long")
-	}
-	e.status, e.body = resp.StatusCode, body
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
+func (u *gotrueService) exchange(ctx context.Context, call string) exchange {
+	return exchange{u.network.Exchange(ctx, upstream.Auth, call)}
 }
 
 // unavailable is the error of an exchange that decided nothing. err is used if
 // there was no answer; else it may hold the body, and with it tokens.
-func (e *exchange) unavailable(err error) error {
-	if e.status != 0 {
-		err = fmt.Errorf("status %d", e.status)
+func (e exchange) unavailable(err error) error {
+	if e.Status != 0 {
+		err = fmt.Errorf("status %d", e.Status)
 		if code := e.code(); code != "" {
 			err = fmt.Errorf("%w, %.64q", err, code)
 		}
@@ -97,7 +61,7 @@ func (e *exchange) unavailable(err error) error {
 // shapes, newest first: {code,message}, {code,error_code,msg}, the same
 // without error_code, and OAuth's {error,error_description}.
 // https://supabase.com/docs/guides/auth/debugging/error-codes
-func (e *exchange) code() string {
+func (e exchange) code() string {
 	var b struct {
 		Code        any    `json:"code"`
 		ErrorCode   string `json:"error_code"`
@@ -105,7 +69,7 @@ func (e *exchange) code() string {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
-	if json.Unmarshal(e.body, &b) != nil {
+	if json.Unmarshal(e.Body, &b) != nil {
 		return ""
 	}
 	code, _ := b.Code.(string)
@@ -124,14 +88,14 @@ func (e *exchange) code() string {
 
 // user returns the user of an access token, or an error that wraps
 // ErrSignedOut (and errSessionNotFound) or ErrUnavailable.
-func (u *upstream) user(ctx context.Context, accessToken string) (*User, error) {
-	e := u.exchange(ctx)
-	_, err := u.client.WithToken(accessToken).WithClient(e.client()).GetUser()
+func (u *gotrueService) user(ctx context.Context, accessToken string) (*User, error) {
+	e := u.exchange(ctx, "user")
+	_, err := u.client.WithToken(accessToken).WithClient(*e.Client()).GetUser()
 	switch code := e.code(); {
-	case e.status == http.StatusOK:
+	case e.Status == http.StatusOK:
 		// Not gotrue-go's reading, which fails on a field that we do not need.
 		var body struct{ ID, Email string }
-		if json.Unmarshal(e.body, &body) != nil {
+		if json.Unmarshal(e.Body, &body) != nil {
 			return nil, e.unavailable(nil)
 		}
 		id, err := uuid.Parse(body.ID)
@@ -139,7 +103,7 @@ func (u *upstream) user(ctx context.Context, accessToken string) (*User, error) 
 			return nil, e.unavailable(nil)
 		}
 		return &User{ID: id.String(), Email: body.Email}, nil
-	case (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden) && code != "":
+	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && code != "":
 		if code == errSessionNotFound.Error() {
 			return nil, fmt.Errorf("%w: %w", ErrSignedOut, errSessionNotFound)
 		}
@@ -152,16 +116,16 @@ func (u *upstream) user(ctx context.Context, accessToken string) (*User, error) 
 // refresh trades a refresh token for a session. It returns errRefused, or an
 // error that wraps ErrUnavailable if trying later may help.
 // https://supabase.com/docs/guides/auth/sessions
-func (u *upstream) refresh(ctx context.Context, refreshToken string) ([]byte, error) {
-	e := u.exchange(ctx)
-	_, err := u.client.WithClient(e.client()).RefreshToken(refreshToken)
-	switch e.status {
+func (u *gotrueService) refresh(ctx context.Context, refreshToken string) ([]byte, error) {
+	e := u.exchange(ctx, "refresh")
+	_, err := u.client.WithClient(*e.Client()).RefreshToken(refreshToken)
+	switch e.Status {
 	case http.StatusOK:
-		return e.body, nil
+		return e.Body, nil
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
 		// 409 is "too many concurrent token refresh requests".
 	default:
-		if e.status/100 == 4 && e.code() != "" {
+		if e.Status/100 == 4 && e.code() != "" {
 			return nil, fmt.Errorf("%w: %.64q", errRefused, e.code())
 		}
 	}
@@ -169,21 +133,17 @@ func (u *upstream) refresh(ctx context.Context, refreshToken string) ([]byte, er
 }
 
 // keySet fetches the project's JWK set.
-func (u *upstream) keySet(ctx context.Context) ([]byte, error) {
-	e := u.exchange(ctx)
+func (u *gotrueService) keySet(ctx context.Context) ([]byte, error) {
+	e := u.exchange(ctx, "key_set")
 	r, err := http.NewRequest(http.MethodGet, u.url+supabase.AUTH_URL+"/.well-known/jwks.json", nil)
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("apikey", u.apiKey)
-	client := e.client()
-	resp, err := client.Do(r)
+	r.Header.Set("apikey", u.apiKey.Reveal())
+	resp, err := e.Client().Do(r)
 	if err != nil {
 		return nil, err
 	}
 	resp.Body.Close()
-	if e.status != http.StatusOK {
-		return nil, fmt.Errorf("status %d", e.status)
-	}
-	return e.body, nil
+	return e.Body, nil
 }

@@ -123,7 +123,7 @@ func TestKeySetFaults(t *testing.T) {
 		{"HTML", 200, "<html>", "unavailable"},
 		{"no keys", 200, `{"message":"hello"}`, "unavailable"},
 		{"a list", 200, `[]`, "unavailable"},
-		{"too long", 200, `{"keys":[]}` + strings.Repeat(" ", 1<<20), "unavailable"},
+		{"too long", 200, `{"keys":[]}` + strings.Repeat(" ", 8<<20), "unavailable"},
 		{"none", 200, `{"keys":[]}`, "asked"},
 		{"strange ones", 200, `{"keys":[{"kty":"XX"},{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`, "asked"},
 	} {

@@ -17,6 +17,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 func TestRefreshMargin(t *testing.T) {
@@ -211,7 +212,7 @@ func TestRefreshUnreachable(t *testing.T) {
 	p := sandbox.NewSupabase(sandbox.SupabaseOptions{Now: c.now})
 	session := p.SignInFor(p.SignUp("zoe@example.com", "correct horse").ID, -time.Minute)
 	server := httptest.NewServer(p)
-	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: sandbox.AnonKey, CookieName: cookieName, Now: c.now})
+	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Now: c.now})
 	server.Close()
 	got := ask(a, "/", "Cookie", ssr(session.JSON))
 	if got.who != "unavailable" || got.setCookies() != nil {
@@ -227,7 +228,7 @@ func TestRefreshOnce(t *testing.T) {
 	defer server.Close()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: sandbox.AnonKey, CookieName: cookieName, Transport: transport, Now: p.clock.now})
+	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Network: through(transport), Now: p.clock.now})
 	session := p.SignInFor(p.user.ID, -time.Minute)
 
 	var wg sync.WaitGroup

@@ -15,6 +15,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // skip skips the test, but not in CI, where a skipped test is a failure.
@@ -48,7 +49,7 @@ func TestPublishedLibraryReadsOurCookies(t *testing.T) {
 	// The library takes the time from the machine, so the project does too.
 	p := sandbox.NewSupabase(sandbox.SupabaseOptions{})
 	a := newAuth(t, auth.Config{
-		URL: "http://127.0.0.1:54321", AnonKey: sandbox.AnonKey, CookieName: cookieName, Transport: direct{p},
+		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Network: through(direct{p}),
 	})
 	for _, tc := range []struct {
 		name   string

@@ -91,10 +91,11 @@ func (a *Authenticator) checkSignature(ctx context.Context, t *token) error {
 	var key any
 	switch t.alg {
 	case "HS256":
-		if len(a.secret) == 0 {
+		secret := a.secret.Reveal()
+		if secret == "" {
 			return errNoKey // a project with newer keys still accepts its legacy secret
 		}
-		key = a.secret
+		key = []byte(secret)
 	case "ES256", "RS256", "EdDSA":
 		var err error
 		if key, err = a.keys.find(ctx, t.kid, t.alg); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/upstream"
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -109,9 +110,9 @@ func TestAttacks(t *testing.T) {
 	for _, secret := range []string{"", keys.Secret} {
 		asked := 0
 		a := newAuth(t, auth.Config{
-			URL: "http://127.0.0.1:54321", AnonKey: "anon", JWTSecret: secret, CookieName: cookieName,
+			URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret("anon"), JWTSecret: upstream.NewSecret(secret), CookieName: cookieName,
 			Now: func() time.Time { return now },
-			Transport: direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Network: through(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch r.URL.Path {
 				case keysPath:
 					_, _ = w.Write(keys.Public)
@@ -122,7 +123,7 @@ func TestAttacks(t *testing.T) {
 				default:
 					t.Errorf("asked for %s; want the key set and the user only", r.URL.Path)
 				}
-			})},
+			})}),
 		})
 		for _, tc := range attacks {
 			left := int64(3600)

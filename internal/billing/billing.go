@@ -1,34 +1,32 @@
 // Package billing is the thin layer over Stripe: Checkout Sessions, Billing
 // Portal Sessions, the Customers they belong to, and the Events that tell what
-// became of them. It is the only package that
-// knows stripe-go, and so the only one that knows which API version is spoken.
+// became of them. It is the only package that knows stripe-go, and so the only
+// one that knows which API version is spoken.
 package billing
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"net/http"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // Config is what a site decides about its billing.
 type Config struct {
-	SecretKey string            // sk_… or rk_…
-	APIBase   string            // another base URL than Stripe's, "" for Stripe's
-	Transport http.RoundTripper // to Stripe
+	SecretKey upstream.Secret // sk_… or rk_…
+	LiveMode  bool            // whether that key moves real money
+	APIBase   string          // another base URL than Stripe's, "" for Stripe's
+	Network   *upstream.Network
 
-	WebhookSecrets []string // whsec_…; several while one is replaced
+	WebhookSecrets []upstream.Secret // whsec_…; several while one is replaced
 
 	PromotionCodes      bool
 	AutomaticTax        bool
 	TaxIDCollection     bool
 	TrialDays           int64  // subscriptions only; 0 for no trial
-	OneSubscription     bool   // a subscriber gets the billing portal instead of a second subscription
+	OneSubscription     bool   // a subscriber cannot buy a second one: ErrSubscribed
 	PortalConfiguration string // bpc_…, "" for the account's default
 }
 
@@ -60,21 +58,15 @@ type Store interface {
 
 // Billing sells, and records what was bought. It is safe for concurrent use.
 type Billing struct {
-	config  Config
-	stripe  *client.API
-	backend stripe.Backend // for calls of which little is read
-	store   Store
+	config Config
+	stripe *client.API
+	store  Store
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.
 func New(c Config, store Store) *Billing {
 	backend := &stripe.BackendConfig{
-		// No redirect is followed: Stripe's API answers none, and the key must
-		// not travel to wherever one points.
-		HTTPClient: &http.Client{
-			Transport:     transport{c.Transport},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		HTTPClient: c.Network.Client(),
 		// stripe-go's own log lines hold e-mail addresses and parts of keys.
 		LeveledLogger:   &stripe.LeveledLogger{Level: stripe.LevelNull},
 		EnableTelemetry: stripe.Bool(false),
@@ -82,86 +74,31 @@ func New(c Config, store Store) *Billing {
 	if c.APIBase != "" {
 		backend.URL = stripe.String(c.APIBase)
 	}
-	backends := stripe.NewBackendsWithConfig(backend)
 	return &Billing{
-		config:  c,
-		stripe:  client.New(c.SecretKey, backends),
-		backend: backends.API,
-		store:   store,
+		config: c,
+		stripe: client.New(c.SecretKey.Reveal(), stripe.NewBackendsWithConfig(backend)),
+		store:  store,
 	}
 }
 
-// maxAnswer bounds what is read of an answer, in bytes. A list of a hundred
-// subscriptions is under 1 MiB.
-const maxAnswer = 8 << 20
-
-// transport is between stripe-go and the network. It sends every body with its
-// length: stripe-go tells none, so that net/http would send it in chunks, three
-// packets for a form of 300 bytes. And it reads every answer whole: one that
-// breaks off is a failed call, which stripe-go makes again.
-type transport struct{ next http.RoundTripper }
-
-func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
-		body, err := io.ReadAll(r.Body)
-		_ = r.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		r = r.WithContext(r.Context()) // a copy: the caller's is not ours to change
-		r.Body, r.ContentLength = http.NoBody, int64(len(body))
-		if len(body) > 0 {
-			r.Body = io.NopCloser(bytes.NewReader(body))
-		}
-	}
-	resp, err := t.next.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, err
-	}
-	if created, ok := r.Context().Value(createdKey{}).(*[]byte); ok && resp.StatusCode < http.StatusBadRequest {
-		*created, answer = answer, []byte("{}")
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(answer))
-	return resp, nil
+// calling names the call to Stripe that is made with ctx.
+func calling(ctx context.Context, call string) context.Context {
+	return upstream.Call(ctx, upstream.Stripe, call)
 }
 
-// createdKey is for a *[]byte in the context of a call, which takes the JSON of
-// the object that Stripe has created.
-type createdKey struct{}
-
-// Session is a page at Stripe that the buyer is redirected to.
-type Session struct {
+// Page is where a buyer is sent: a page at Stripe, for a purchase or for what
+// was bought.
+type Page struct {
 	URL             string
 	StripeRequestID string // req_…, for the log; "" when unknown
 }
 
-// open creates a session at a path of Stripe's API and returns where it is.
-// stripe-go does not get to decode the answer: it goes through it four times,
-// which took a seventh of the CPU time of a request, and only one field is needed.
-func (b *Billing) open(doing, path string, p stripe.ParamsContainer) (Session, error) {
-	var created []byte
-	params := p.GetParams()
-	params.Context = context.WithValue(params.Context, createdKey{}, &created)
-	var answer struct{ stripe.APIResource }
-	if err := b.backend.Call(http.MethodPost, path, b.config.SecretKey, p, &answer); err != nil {
-		return Session{}, stripeError(doing, err)
+// page returns the Page of a session that Stripe has created.
+func page(doing, url string, r stripe.APIResource) (Page, error) {
+	if url == "" {
+		return Page{}, incomplete(doing, r)
 	}
-	var s struct {
-		URL string `json:"url"`
-	}
-	if json.Unmarshal(created, &s) != nil {
-		return Session{}, stripeError(doing, fmt.Errorf("answer %d is not JSON: %q",
-			answer.LastResponse.StatusCode, created[:min(len(created), 300)]))
-	}
-	if s.URL == "" {
-		return Session{}, incomplete(doing, answer.APIResource)
-	}
-	return Session{URL: s.URL, StripeRequestID: requestID(answer.APIResource)}, nil
+	return Page{URL: url, StripeRequestID: requestID(r)}, nil
 }
 
 func requestID(r stripe.APIResource) string {

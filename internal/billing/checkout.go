@@ -33,67 +33,67 @@ type CheckoutRequest struct {
 	SuccessURL string // sent byte for byte; Stripe fills in {CHECKOUT_SESSION_ID}
 	CancelURL  string
 	User       User
-	// ConfirmUser is asked before a User is sent to the billing portal, which an
-	// access token alone must not open. Its error is returned as it is.
-	ConfirmUser func(context.Context) error
 	// IdempotencyKey makes a repetition give the same Checkout Session; "" for
 	// none. It must already be bound to the caller.
 	IdempotencyKey string
 }
 
+// SubscribedError says that a subscription was asked for by a user who has a
+// live one already and may have only one; the billing portal is the place to
+// change it.
+type SubscribedError struct{ CustomerID string }
+
+func (*SubscribedError) Error() string { return "already subscribed" }
+
+// maxReplacements bounds how many deleted Customers of one user are followed.
+// Stripe answers a known idempotency key for a day with the Customer that it
+// gave then, so each one deleted within the day is met again.
+const maxReplacements = 20
+
 // CreateCheckoutSession starts a purchase of one Price. A signed-in user buys
 // as their one Stripe Customer, which is created at the first purchase; a guest
-// buys without one. With Config.OneSubscription a user who already has a live
-// subscription gets a billing portal session instead.
+// buys without one.
 //
-// Errors: ErrCustomersUnavailable, *StripeError, and those of ConfirmUser.
+// Errors: *SubscribedError, ErrCustomersUnavailable, ErrOtherMode, *StripeError.
 //
 // https://docs.stripe.com/api/checkout/sessions/create
-func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Session, error) {
+func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Page, error) {
 	if r.User.ID == "" {
 		return b.checkout(ctx, r, "")
 	}
 	customerID, err := b.ensureCustomer(ctx, r.User)
 	if err != nil {
-		return Session{}, err
+		return Page{}, err
 	}
-	s, err := b.checkoutAs(ctx, r, customerID)
-	// Twice, because the replacement can be one that an earlier request was given
-	// and could not record, and that is gone by now.
-	for range 2 {
-		if !customerGone(err) {
-			break
-		}
+	p, err := b.checkoutAs(ctx, r, customerID)
+	for n := 0; n < maxReplacements && customerGone(err); n++ {
 		if customerID, err = b.replaceCustomer(ctx, r.User, customerID); err != nil {
-			return Session{}, err
+			return Page{}, err
 		}
-		s, err = b.checkoutAs(ctx, r, customerID)
+		p, err = b.checkoutAs(ctx, r, customerID)
 	}
-	return s, err
+	return p, err
 }
 
-// checkoutAs starts the purchase of a Customer, or opens the portal for one
-// who is subscribed already and may be so only once.
-func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Session, error) {
+// checkoutAs starts the purchase of a Customer.
+func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
 	if b.config.OneSubscription && r.Mode == ModeSubscription {
 		subscribed, err := b.subscribed(ctx, customerID)
-		if err != nil {
-			return Session{}, err
-		}
-		if subscribed {
-			if err := r.ConfirmUser(ctx); err != nil {
-				return Session{}, err
-			}
-			return b.portal(ctx, customerID, r.CancelURL)
+		switch {
+		case err != nil:
+			return Page{}, err
+		case subscribed:
+			return Page{}, &SubscribedError{customerID}
 		}
 	}
 	return b.checkout(ctx, r, customerID)
 }
 
 // checkout creates the Checkout Session, for a guest when customerID is "".
-func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (Session, error) {
+func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
+	const doing = "create checkout session"
 	p := &stripe.CheckoutSessionParams{
-		Params:     stripe.Params{Context: ctx},
+		Params:     stripe.Params{Context: calling(ctx, "create_checkout_session")},
 		Mode:       &r.Mode,
 		SuccessURL: &r.SuccessURL,
 		CancelURL:  &r.CancelURL,
@@ -145,12 +145,14 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", r.IdempotencyKey, customerID))
 	}
 
-	var s Session
-	err := onceFree(ctx, func() (err error) {
-		s, err = b.open("create checkout session", "/v1/checkout/sessions", p)
-		return err
-	})
-	return s, err
+	var s *stripe.CheckoutSession
+	if err := repeated(ctx, &p.Params, func() (err error) {
+		s, err = b.stripe.CheckoutSessions.New(p)
+		return stripeError(doing, err)
+	}); err != nil {
+		return Page{}, err
+	}
+	return page(doing, s.URL, s.APIResource)
 }
 
 // subscribed tells whether the Customer has a subscription that is active,
@@ -158,7 +160,7 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 // https://docs.stripe.com/api/subscriptions/list
 func (b *Billing) subscribed(ctx context.Context, customerID string) (bool, error) {
 	p := &stripe.SubscriptionListParams{Customer: &customerID}
-	p.Context = ctx
+	p.Context = calling(ctx, "list_subscriptions")
 	p.Limit = stripe.Int64(100)
 	list := b.stripe.Subscriptions.List(p)
 	for list.Next() {

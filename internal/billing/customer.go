@@ -78,14 +78,14 @@ func standing(customerID string, err error) (string, error) {
 // https://docs.stripe.com/api/customers/create
 func (b *Billing) createCustomer(ctx context.Context, u User, was string) (string, error) {
 	p := &stripe.CustomerParams{
-		Params:   stripe.Params{Context: ctx, IdempotencyKey: stripe.String(idempotencyKey("customer", u.ID, u.Email, was))},
+		Params:   stripe.Params{Context: calling(ctx, "create_customer"), IdempotencyKey: stripe.String(idempotencyKey("customer", u.ID, u.Email, was))},
 		Metadata: map[string]string{userIDKey: u.ID},
 	}
 	if u.Email != "" {
 		p.Email = &u.Email
 	}
 	var c *stripe.Customer
-	err := onceFree(ctx, func() (err error) {
+	err := repeated(ctx, &p.Params, func() (err error) {
 		c, err = b.stripe.Customers.New(p)
 		return stripeError("create customer", err)
 	})
@@ -102,19 +102,29 @@ func (b *Billing) createCustomer(ctx context.Context, u User, was string) (strin
 	return c.ID, nil
 }
 
-// onceFree repeats a call for as long as another one with its idempotency key
-// is in flight, which can be longer than stripe-go retries.
-func onceFree(ctx context.Context, call func() error) error {
+// repeated makes a call that has an idempotency key, and makes it again for as
+// long as another one with that key is in flight, which can be longer than
+// stripe-go retries. An answer 500 is saved under its key and replayed for a
+// day, so a replayed one is followed by a call with a key made from it: the same
+// key wherever and whenever that is done.
+// https://docs.stripe.com/api/idempotent_requests
+func repeated(ctx context.Context, p *stripe.Params, call func() error) error {
 	for {
 		err := call()
 		var s *StripeError
-		if !errors.As(err, &s) || !s.inUse {
+		switch {
+		case !errors.As(err, &s), ctx.Err() != nil:
 			return err
-		}
-		select {
-		case <-ctx.Done():
+		case s.replayed != "" && p.IdempotencyKey != nil:
+			p.IdempotencyKey = stripe.String(idempotencyKey("again", *p.IdempotencyKey, s.replayed))
+		case s.inUse:
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(200 * time.Millisecond):
+			}
+		default:
 			return err
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

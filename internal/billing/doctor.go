@@ -12,17 +12,6 @@ import (
 	"github.com/stripe/stripe-go/v76"
 )
 
-// HandledEvents are the types of Event that an endpoint at Stripe should send.
-var HandledEvents = []string{
-	"checkout.session.completed", "checkout.session.async_payment_succeeded",
-	"checkout.session.async_payment_failed", "checkout.session.expired",
-	"customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted",
-	"customer.subscription.paused", "customer.subscription.resumed",
-	"invoice.paid", "invoice.payment_failed",
-	"charge.refunded", "charge.dispute.created", "charge.dispute.closed",
-	"customer.deleted",
-}
-
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
 // this machine is ahead of Stripe's.
 func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error) {
@@ -100,20 +89,20 @@ func (b *Billing) CheckPortal(ctx context.Context) error {
 }
 
 // CheckWebhook reports whether an endpoint at Stripe sends what is handled to
-// a URL of this service. Endpoints of `stripe listen` are not in Stripe's list.
-func (b *Billing) CheckWebhook(ctx context.Context) (detail string, err error) {
+// a URL that ends in path. Endpoints of `stripe listen` are not in Stripe's list.
+func (b *Billing) CheckWebhook(ctx context.Context, path string) (detail string, err error) {
 	p := &stripe.WebhookEndpointListParams{}
 	p.Context = ctx
 	p.Limit = stripe.Int64(100)
 	list := b.stripe.WebhookEndpoints.List(p)
-	err = errors.New("no endpoint of the account ends in /api/stripe/webhook")
+	err = errors.New("no endpoint of the account ends in " + path)
 	for list.Next() {
 		e := list.WebhookEndpoint()
-		if !strings.HasSuffix(e.URL, "/api/stripe/webhook") {
+		if !strings.HasSuffix(e.URL, path) {
 			continue
 		}
 		var missing []string
-		for _, name := range HandledEvents {
+		for _, name := range HandledEvents() {
 			if !slices.Contains(e.EnabledEvents, name) && !slices.Contains(e.EnabledEvents, "*") {
 				missing = append(missing, name)
 			}

@@ -17,6 +17,10 @@ var ErrNoCustomer = errors.New("no Stripe customer")
 // customers: whether the user has a Customer could not be found out.
 var ErrCustomersUnavailable = errors.New("customers unavailable")
 
+// ErrOtherMode says that a Customer, or what an Event is about, belongs to live
+// mode while the key is for test mode, or the reverse.
+var ErrOtherMode = errors.New("the Stripe key is for the other mode: test and live were mixed up")
+
 // StripeError is a call that Stripe refused or that never got an answer.
 type StripeError struct {
 	// Public is Stripe's own message where the caller's request was at fault and
@@ -26,15 +30,19 @@ type StripeError struct {
 	// IdempotencyMismatch: the Idempotency-Key was used before with other parameters.
 	IdempotencyMismatch bool
 
-	missing string // the parameter that names an object which Stripe does not have
-	badMail bool   // Stripe takes the user's e-mail address for none
-	inUse   bool   // another call with the same idempotency key is in flight
-	cause   string // for the log; no key, no e-mail
-	network error  // when there was no answer
+	missing  string // the parameter that names an object which Stripe does not have
+	badMail  bool   // Stripe does not accept the user's e-mail address
+	inUse    bool   // another call with the same idempotency key is in flight
+	replayed string // req_… of the call whose failure was saved and answered again; "" for none
+	cause    string // for the log; no key, no e-mail
+	wrapped  error  // a connection's error when there was no answer, or ErrOtherMode
 }
 
-// Unwrap returns what went wrong on the way, nil when Stripe did answer.
-func (e *StripeError) Unwrap() error { return e.network }
+// Unwrap returns what went wrong on the way, or ErrOtherMode; else nil.
+func (e *StripeError) Unwrap() error { return e.wrapped }
+
+// otherMode is what Stripe says of an object that the key's mode does not have.
+var otherMode = regexp.MustCompile(`a similar object exists in (?:live|test) mode`)
 
 // Error returns the cause, for the log. It holds no key and no e-mail address.
 func (e *StripeError) Error() string { return e.cause }
@@ -63,7 +71,7 @@ func stripeError(doing string, err error) error {
 	if !errors.As(err, &s) {
 		// A connection that failed, a deadline, or an answer that was not JSON,
 		// of which stripe-go quotes the beginning.
-		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, Redact(err.Error())), network: err}
+		return &StripeError{cause: fmt.Sprintf("%s: %.500s", doing, Redact(err.Error())), wrapped: err}
 	}
 	e := &StripeError{
 		RequestID:           s.RequestID,
@@ -75,6 +83,12 @@ func stripeError(doing string, err error) error {
 	e.badMail = s.Code == stripe.ErrorCodeEmailInvalid
 	if s.Code == stripe.ErrorCodeResourceMissing {
 		e.missing = s.Param
+		if otherMode.MatchString(s.Msg) {
+			e.wrapped = ErrOtherMode
+		}
+	}
+	if r := s.LastResponse; r != nil && s.HTTPStatusCode >= 500 && r.Header.Get("Idempotent-Replayed") == "true" {
+		e.replayed = r.Header.Get("Original-Request")
 	}
 	if s.Type == stripe.ErrorTypeInvalidRequest && !sensitive.MatchString(s.Msg) {
 		switch s.HTTPStatusCode {
@@ -92,8 +106,9 @@ func incomplete(doing string, r stripe.APIResource) error {
 }
 
 // customerGone tells whether Stripe refused because it has no such Customer:
-// deleted, or made with the key of another account or mode.
+// deleted, or made with the key of another account. One that it knows in the
+// other mode is not gone.
 func customerGone(err error) bool {
 	var e *StripeError
-	return errors.As(err, &e) && e.missing == "customer"
+	return errors.As(err, &e) && e.missing == "customer" && !errors.Is(err, ErrOtherMode)
 }

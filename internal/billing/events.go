@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +29,7 @@ type Event struct {
 	ID      string
 	Type    string
 	account string // a connected account's, whose objects are not ours to fetch
+	live    bool
 	object  struct {
 		ID            string
 		PaymentIntent json.RawMessage `json:"payment_intent"`
@@ -42,7 +45,7 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 	verified := false
 	for _, secret := range b.config.WebhookSecrets {
 		// The tolerance is checked below: stripe-go lets the future pass.
-		verified = verified || webhook.ValidatePayloadIgnoringTolerance(payload, signature, secret) == nil
+		verified = verified || webhook.ValidatePayloadIgnoringTolerance(payload, signature, secret.Reveal()) == nil
 	}
 	if !verified {
 		return Event{}, fmt.Errorf("%w: no secret fits", ErrSignature)
@@ -52,13 +55,14 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 	}
 	var e struct {
 		ID, Type, Account string
+		Livemode          bool
 		Data              struct{ Object json.RawMessage }
 	}
 	event := Event{}
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return Event{}, fmt.Errorf("%w: signed, but not an event", ErrSignature)
 	}
-	event.ID, event.Type, event.account = e.ID, e.Type, e.Account
+	event.ID, event.Type, event.account, event.live = e.ID, e.Type, e.Account, e.Livemode
 	_ = json.Unmarshal(e.Data.Object, &event.object) // an object of another shape has no id, which is found out below
 	return event, nil
 }
@@ -75,43 +79,80 @@ func signedAt(signature string) time.Time {
 	return time.Unix(at, 0)
 }
 
+// events are the types of Event that mean something here, and what each means.
+// https://docs.stripe.com/api/events/types
+var events = map[string]func(*Billing, context.Context, Event) error{
+	"checkout.session.completed":               about((*Billing).syncCheckoutSession),
+	"checkout.session.async_payment_succeeded": about((*Billing).syncCheckoutSession),
+	"checkout.session.async_payment_failed":    about((*Billing).syncCheckoutSession),
+	"checkout.session.expired":                 about((*Billing).syncCheckoutSession),
+	"customer.subscription.created":            about((*Billing).syncSubscription),
+	"customer.subscription.updated":            about((*Billing).syncSubscription),
+	"customer.subscription.deleted":            about((*Billing).syncSubscription),
+	"customer.subscription.paused":             about((*Billing).syncSubscription),
+	"customer.subscription.resumed":            about((*Billing).syncSubscription),
+	"invoice.paid":                             about((*Billing).syncInvoice),
+	"invoice.payment_failed":                   about((*Billing).syncInvoice),
+	"charge.refunded":                          (*Billing).syncPayment,
+	"charge.refund.updated":                    (*Billing).syncPayment,
+	"refund.updated":                           (*Billing).syncPayment,
+	"refund.failed":                            (*Billing).syncPayment,
+	"charge.dispute.created":                   (*Billing).syncPayment,
+	"charge.dispute.updated":                   (*Billing).syncPayment,
+	"charge.dispute.closed":                    (*Billing).syncPayment,
+	"customer.deleted":                         about((*Billing).forgetCustomer),
+}
+
+// HandledEvents returns the types of Event that an endpoint at Stripe should
+// send, sorted.
+func HandledEvents() []string { return slices.Sorted(maps.Keys(events)) }
+
+// about makes a handler of one that needs the ID of the Event's object only.
+func about(sync func(*Billing, context.Context, string) error) func(*Billing, context.Context, Event) error {
+	return func(b *Billing, ctx context.Context, e Event) error {
+		if e.object.ID == "" {
+			return fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
+		}
+		return sync(b, ctx, e.object.ID)
+	}
+}
+
+// ErrNotOurs says that an Event means nothing to this service.
+var ErrNotOurs = errors.New("not an event for this service")
+
+// ErrNoObject says that Stripe does not have what an Event is about, so that
+// sending it again would change nothing.
+var ErrNoObject = errors.New("stripe does not have what the event is about")
+
 // HandleEvent brings the site's tables to the present state of what the Event
 // is about. An Event only says that something has changed: the object is
 // fetched anew, so that Events may come late, twice, and in any order. It
-// returns without an error once everything is stored; ours is false for an
-// Event that means nothing to this service.
+// returns nil once everything is stored.
 //
-// Errors: ErrCustomersUnavailable, *StripeError; the Event should come again.
+// Errors: ErrNotOurs, ErrOtherMode and ErrNoObject, with which nothing is left
+// to do; ErrCustomersUnavailable and *StripeError, with which the Event should
+// come again.
 //
 // https://docs.stripe.com/webhooks#event-ordering
-func (b *Billing) HandleEvent(ctx context.Context, e Event) (ours bool, err error) {
-	var sync func(ctx context.Context, id string) error
+func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
+	handle := events[e.Type]
 	switch {
-	case e.account != "":
-		return false, nil
-	case e.Type == "charge.refunded", strings.HasPrefix(e.Type, "charge.dispute."):
-		return true, b.syncPayment(ctx, e)
-	case e.Type == "checkout.session.completed", e.Type == "checkout.session.expired",
-		e.Type == "checkout.session.async_payment_succeeded", e.Type == "checkout.session.async_payment_failed":
-		sync = b.syncCheckoutSession
-	case strings.HasPrefix(e.Type, "customer.subscription."):
-		sync = b.syncSubscription
-	case e.Type == "invoice.paid", e.Type == "invoice.payment_failed":
-		sync = b.syncInvoice
-	case e.Type == "customer.deleted":
-		sync = b.forgetCustomer
-	default:
-		return false, nil
+	case handle == nil, e.account != "":
+		return ErrNotOurs
+	case e.live != b.config.LiveMode:
+		return ErrOtherMode
 	}
-	if e.object.ID == "" {
-		return true, fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
+	err := handle(b, ctx, e)
+	var s *StripeError
+	if errors.As(err, &s) && s.missing != "" {
+		return fmt.Errorf("%w: %w", ErrNoObject, err)
 	}
-	return true, sync(ctx, e.object.ID)
+	return err
 }
 
 // syncInvoice writes the subscription that an invoice is for, if any.
 func (b *Billing) syncInvoice(ctx context.Context, id string) error {
-	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: stripe.Params{Context: ctx}})
+	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: stripe.Params{Context: calling(ctx, "fetch_invoice")}})
 	if err != nil {
 		return stripeError("fetch invoice", err)
 	}
@@ -124,15 +165,15 @@ func (b *Billing) syncInvoice(ctx context.Context, id string) error {
 	return b.syncSubscription(ctx, invoice.Subscription.ID)
 }
 
-// syncPayment writes the purchase that a charge or a dispute belongs to, if it
+// syncPayment writes the purchase that a charge, refund or dispute belongs to, if it
 // was made with a Checkout Session.
 func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 	var paymentIntent string
 	if json.Unmarshal(e.object.PaymentIntent, &paymentIntent) != nil || paymentIntent == "" {
-		return nil // a charge of its own, which no Checkout Session makes
+		return nil // a charge of its own, which no Checkout Session made
 	}
 	p := &stripe.CheckoutSessionListParams{PaymentIntent: &paymentIntent}
-	p.Context = ctx
+	p.Context = calling(ctx, "list_checkout_sessions")
 	list := b.stripe.CheckoutSessions.List(p)
 	for list.Next() {
 		if err := b.syncCheckoutSession(ctx, list.CheckoutSession().ID); err != nil {
@@ -151,7 +192,7 @@ func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 // forgetCustomer clears the record of a Customer that was deleted, so that the
 // user's next purchase makes a new one.
 func (b *Billing) forgetCustomer(ctx context.Context, id string) error {
-	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: stripe.Params{Context: ctx}})
+	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "fetch_customer")}})
 	err = stripeError("fetch customer", err)
 	var s *StripeError
 	switch {

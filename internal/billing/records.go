@@ -64,7 +64,7 @@ func (b *Billing) syncSubscription(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.stripe.Subscriptions.Get(id, &stripe.SubscriptionParams{Params: stripe.Params{Context: ctx}})
+	s, err := b.stripe.Subscriptions.Get(id, &stripe.SubscriptionParams{Params: stripe.Params{Context: calling(ctx, "fetch_subscription")}})
 	if err != nil {
 		return stripeError("fetch subscription", err)
 	}
@@ -122,7 +122,7 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
 		return err
 	}
 	subscriptions := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
-	subscriptions.Context = ctx
+	subscriptions.Context = calling(ctx, "list_subscriptions")
 	subscriptions.Limit = stripe.Int64(100)
 	found := b.stripe.Subscriptions.List(subscriptions)
 	for found.Next() {
@@ -137,7 +137,7 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
 		return err
 	}
 	sessions := &stripe.CheckoutSessionListParams{Customer: &customerID}
-	sessions.Context = ctx
+	sessions.Context = calling(ctx, "list_checkout_sessions")
 	sessions.Limit = stripe.Int64(100)
 	sessions.Expand = []*string{stripe.String("data.line_items"), stripe.String("data.payment_intent.latest_charge")}
 	list := b.stripe.CheckoutSessions.List(sessions)
@@ -160,7 +160,7 @@ func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	p := &stripe.CheckoutSessionParams{Params: stripe.Params{Context: ctx}}
+	p := &stripe.CheckoutSessionParams{Params: stripe.Params{Context: calling(ctx, "fetch_checkout_session")}}
 	p.Expand = []*string{stripe.String("line_items"), stripe.String("payment_intent.latest_charge")}
 	s, err := b.stripe.CheckoutSessions.Get(id, p)
 	switch {

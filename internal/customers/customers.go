@@ -8,43 +8,33 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
 	"github.com/supabase-community/postgrest-go"
 	"github.com/supabase-community/supabase-go"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // Config says where the table is and what its columns are called.
 type Config struct {
-	URL            string // base URL of the Supabase project, no trailing slash
-	ServiceRoleKey string // a legacy service_role JWT or an sb_secret_… key
-	Table          string // in the schema public
-	UserColumn     string // uuid, unique: auth.users.id
-	CustomerColumn string // text, unique, may be null: cus_…
-	Transport      http.RoundTripper
+	URL            string          // base URL of the Supabase project, no trailing slash
+	ServiceRoleKey upstream.Secret // a legacy service_role JWT or an sb_secret_… key
+	Table          string          // in the schema public
+	UserColumn     string          // uuid, unique: auth.users.id
+	CustomerColumn string          // text, unique, may be null: cus_…
+	Network        *upstream.Network
 }
 
 // Store reads and writes the tables. It is safe for concurrent use.
 //
 // Every error of its methods means that a table could not be read or written;
 // it never means that there is no row.
-type Store struct {
-	Config
-	headers map[string]string
-}
+type Store struct{ Config }
 
 // New returns a Store; nothing is asked of Supabase before the first call.
-func New(c Config) *Store {
-	return &Store{Config: c, headers: map[string]string{
-		// A new-style key is no JWT: the gateway lets it stand as the Bearer
-		// token only where it equals the apikey, so both kinds are sent alike.
-		// https://supabase.com/docs/guides/api/api-keys
-		"apikey":        c.ServiceRoleKey,
-		"Authorization": "Bearer " + c.ServiceRoleKey,
-	}}
-}
+func New(c Config) *Store { return &Store{c} }
 
 // CustomerID returns the Stripe Customer recorded for a user. found tells
 // whether the user has a row at all; customerID is "" when there is none or
@@ -132,15 +122,13 @@ func (s *Store) columns() string { return s.UserColumn + "," + s.CustomerColumn 
 
 // Count returns how many records there are after a user, as Page goes.
 func (s *Store) Count(ctx context.Context, after string) (int64, error) {
-	q := s.client(ctx, "").From(s.Table).Select(s.UserColumn, "exact", true).Neq(s.CustomerColumn, "")
+	c := s.begin(ctx, "count")
+	q := c.client.From(s.Table).Select(s.UserColumn, "exact", true).Neq(s.CustomerColumn, "")
 	if after != "" {
 		q = q.Gt(s.UserColumn, after)
 	}
 	_, n, err := q.Execute()
-	if err != nil {
-		return 0, fmt.Errorf("count table %s: %w", s.Table, cause(err))
-	}
-	return n, nil
+	return n, c.failure("count rows of table "+s.Table, err)
 }
 
 // standing returns the Customer in the row just written or, when the write
@@ -179,9 +167,17 @@ func (s *Store) one(rows []map[string]any, err error) (customerID string, found 
 // rows runs one PostgREST request and returns the rows it answered with.
 // https://docs.postgrest.org/en/stable/references/api/tables_views.html
 func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*postgrest.QueryBuilder) *postgrest.FilterBuilder) ([]map[string]any, error) {
-	body, _, err := query(s.client(ctx, prefer).From(s.Table)).Execute()
-	if err != nil {
-		return nil, fmt.Errorf("%s table %s: %w", doing, s.Table, cause(err))
+	name := "write_customer"
+	if doing == "read" {
+		name = "read_customer"
+	}
+	c := s.begin(ctx, name)
+	if prefer != "" {
+		c.Header = http.Header{"Prefer": {prefer}}
+	}
+	body, _, err := query(c.client.From(s.Table)).Execute()
+	if err := c.failure(doing+" table "+s.Table, err); err != nil {
+		return nil, err
 	}
 	var rows []map[string]any
 	if err := json.Unmarshal(body, &rows); err != nil || rows == nil {
@@ -190,47 +186,42 @@ func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*post
 	return rows, nil
 }
 
-// client returns a client of its own for each call: postgrest-go takes no
-// context, and a shared one would keep its first error for good.
-func (s *Store) client(ctx context.Context, prefer string) *postgrest.Client {
-	client := postgrest.NewClient(s.URL+supabase.REST_URL, "public", s.headers)
-	client.Transport.Parent = &call{ctx: ctx, next: s.Transport, prefer: prefer}
-	return client
-}
-
-// maxAnswer bounds what is read of an answer, in bytes.
-const maxAnswer = 1 << 20
-
-// call carries the context into a request of postgrest-go, and turns answers
-// that are no success into errors. postgrest-go would follow a redirect and take
-// the service role key along, and tells other failures by their text only.
+// call is one request to PostgREST. postgrest-go takes no context, and a client
+// that is shared would keep its first error for good.
 type call struct {
-	ctx    context.Context
-	next   http.RoundTripper
-	prefer string // replaces the header Prefer where it is not ""
+	*upstream.Exchange
+	client *postgrest.Client
 }
 
-func (c *call) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.WithContext(c.ctx)
-	if c.prefer != "" {
-		r.Header.Set("Prefer", c.prefer)
+func (s *Store) begin(ctx context.Context, name string) call {
+	key := s.ServiceRoleKey.Reveal()
+	c := call{s.Network.Exchange(ctx, upstream.Database, name), postgrest.NewClient(s.URL+supabase.REST_URL, "public", map[string]string{
+		// A new-style key is no JWT: the gateway lets it stand as the Bearer
+		// token only where it equals the apikey, so both kinds are sent alike.
+		// https://supabase.com/docs/guides/api/api-keys
+		"apikey":        key,
+		"Authorization": "Bearer " + key,
+	})}
+	c.client.Transport.Parent = c.Exchange
+	return c
+}
+
+// failure is the error of a call that failed with err; nil stays nil.
+func (c call) failure(doing string, err error) error {
+	if err == nil {
+		return nil
 	}
-	resp, err := c.next.RoundTrip(r)
-	if err != nil {
-		return nil, err
+	if c.Status != 0 && c.Status/100 != 2 {
+		refused := &refusal{status: c.Status}
+		_ = json.Unmarshal(c.Body, refused) // a gateway's answer has no code
+		err = refused
 	}
-	body := struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
-	if resp.StatusCode >= 300 {
-		defer body.Close()
-		refused := &refusal{status: resp.StatusCode}
-		_ = json.NewDecoder(body).Decode(refused) // a gateway's answer has no code
-		return nil, refused
+	// Without the URL, which has the filters in it, that http.Client adds.
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
 	}
-	resp.Body = body
-	return resp, nil
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // refusal is an answer of PostgREST that is no success. Its message is left
@@ -253,13 +244,4 @@ func (e *refusal) Error() string {
 		text += ": is SUPABASE_SERVICE_ROLE_KEY the service role's?"
 	}
 	return text
-}
-
-// cause takes the URL, with its filters, off an error of http.Client.
-func cause(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		return wrapped.Err
-	}
-	return err
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/supabase-community/postgrest-go"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // CheckTable reports whether the customers table and its columns can be read.
@@ -23,7 +25,7 @@ func (s *Store) first(ctx context.Context, columns string) ([]map[string]any, er
 
 // CheckClosed reports whether strangers, who have the anon key, are kept out of
 // the customers table.
-func (s *Store) CheckClosed(ctx context.Context, anonKey string) (detail string, err error) {
+func (s *Store) CheckClosed(ctx context.Context, anonKey upstream.Secret) (detail string, err error) {
 	config := s.Config
 	config.ServiceRoleKey = anonKey
 	seen, err := New(config).first(ctx, s.columns())

@@ -12,7 +12,7 @@ import (
 // before asking Stripe for an object, and writes the object with it, never
 // overwrites what was fetched later: see api/schema.sql.
 func (s *Store) Ticket(ctx context.Context) (int64, error) {
-	answer, err := s.call(ctx, "stripe_ticket", struct{}{})
+	answer, err := s.call(ctx, "ticket", "stripe_ticket", struct{}{})
 	if err != nil {
 		return 0, err
 	}
@@ -37,7 +37,7 @@ func (s *Store) WritePurchase(ctx context.Context, ticket int64, row any) error 
 // write calls a function that returns nothing. An answer with anything in it
 // is not the function's, so nothing may have been written.
 func (s *Store) write(ctx context.Context, function string, arguments any) error {
-	answer, err := s.call(ctx, function, arguments)
+	answer, err := s.call(ctx, "write", function, arguments)
 	if err == nil && answer != "" {
 		err = fmt.Errorf("function %s answered something, which it never does", function)
 	}
@@ -46,11 +46,11 @@ func (s *Store) write(ctx context.Context, function string, arguments any) error
 
 // call calls a function of the database and returns its answer, JSON.
 // https://docs.postgrest.org/en/stable/references/api/functions.html
-func (s *Store) call(ctx context.Context, function string, arguments any) (string, error) {
-	client := s.client(ctx, "")
-	answer := client.Rpc(function, "", arguments)
-	if err := client.ClientError; err != nil {
-		return "", fmt.Errorf("call function %s: %w", function, cause(err))
+func (s *Store) call(ctx context.Context, name, function string, arguments any) (string, error) {
+	c := s.begin(ctx, name)
+	answer := c.client.Rpc(function, "", arguments)
+	if err := c.failure("call function "+function, c.client.ClientError); err != nil {
+		return "", err
 	}
 	return strings.TrimSpace(answer), nil
 }

@@ -1,4 +1,4 @@
-package main
+package upstream
 
 import (
 	"crypto/tls"
@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestTransport: a burst over HTTPS takes a handful of connections where the
+// TestPool: a burst over HTTPS takes a handful of connections where the
 // host speaks HTTP/2, and one for each request where it does not.
-func TestTransport(t *testing.T) {
+func TestPool(t *testing.T) {
 	const burst = 100
 	for name, http2 := range map[string]bool{"HTTP/2": true, "HTTP/1.1": false} {
 		t.Run(name, func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestTransport(t *testing.T) {
 			}
 			server.StartTLS()
 			defer server.Close()
-			transport := newTransport()
+			transport := Pool().(*pool)
 			for _, half := range []*http.Transport{transport.many, transport.few} {
 				half.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 				defer half.CloseIdleConnections()
