@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -218,6 +219,9 @@ type service struct {
 	logs *bytes.Buffer
 }
 
+// listening is the log line that tells the address, as JSON or as text.
+var listening = regexp.MustCompile(`msg"?[:=]"?listening"?[, ]"?addr"?[:=]"?([^" ]+)`)
+
 // startService runs the program and waits until it listens.
 func startService(t *testing.T, env map[string]string) *service {
 	t.Helper()
@@ -231,15 +235,14 @@ func startService(t *testing.T, env map[string]string) *service {
 		s.done <- code
 	}()
 	lines := bufio.NewReader(reader)
-	for s.url == "" {
+	for s.url == "" && env["LOG_LEVEL"] == "" { // without that line nobody knows the address
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			t.Fatalf("the service ended with %d before it listened: %s", <-s.done, s.logs)
 		}
 		s.logs.WriteString(line)
-		var fields struct{ Msg, Addr string }
-		if json.Unmarshal([]byte(line), &fields) == nil && fields.Msg == "listening" {
-			s.url = "http://" + fields.Addr
+		if addr := listening.FindStringSubmatch(line); addr != nil {
+			s.url = "http://" + addr[1]
 		}
 	}
 	go func() { _, _ = io.Copy(s.logs, lines); close(s.read) }()

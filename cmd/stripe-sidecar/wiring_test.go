@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
+)
+
+// wired is the real program between an imitation of Stripe and one of Supabase.
+type wired struct {
+	*service
+	stripe        *sandbox.Stripe
+	supabase      *sandbox.Supabase
+	mu            sync.Mutex
+	elsewhere     []string // the paths that another server was asked for
+	token, cookie string   // of a user who is signed in
+}
+
+const (
+	wiredSecret = "a-legacy-secret-of-thirty-two-characters"
+	oneTime     = `{"priceId":"price_lifetime","mode":"payment","successUrl":"https://a.example","cancelUrl":"https://a.example"}`
+	recurring   = `{"priceId":"price_pro_monthly","mode":"subscription","successUrl":"https://a.example","cancelUrl":"https://a.example"}`
+)
+
+// post sends a body to an endpoint and returns "status error".
+func (w *wired) post(t *testing.T, path, body string, headers ...string) string {
+	t.Helper()
+	r, err := http.NewRequest("POST", w.url+"/api/stripe/"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatalf("POST %s = %v; want an answer", path, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return "200"
+	}
+	return fmt.Sprintf("%d %s", resp.StatusCode, answer)
+}
+
+// deliver sends an Event as Stripe does and returns the status.
+func (w *wired) deliver(t *testing.T, event string) string {
+	t.Helper()
+	return w.post(t, "webhook", event, "Stripe-Signature", sandbox.Sign("whsec_wired", []byte(event), time.Now()))[:3]
+}
+
+func (w *wired) bearer() []string { return []string{"Authorization", "Bearer " + w.token} }
+
+// sold returns a parameter of the Checkout Session that was asked for last.
+func (w *wired) sold(parameter string) string {
+	return last(w.stripe.CallsTo("POST", "/v1/checkout/sessions")).Form.Get(parameter)
+}
+
+func (w *wired) askedElsewhere() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(slices.Compact(w.elsewhere), " ")
+}
+
+func last(calls []sandbox.Call) sandbox.Call {
+	if len(calls) == 0 {
+		return sandbox.Call{}
+	}
+	return calls[len(calls)-1]
+}
+
+// buys returns what a purchase makes of a parameter of the Checkout Session.
+func buys(body, parameter string) func(*testing.T, *wired) string {
+	return func(t *testing.T, w *wired) string {
+		w.post(t, "create-checkout", body, w.bearer()...)
+		return w.sold(parameter)
+	}
+}
+
+// TestWiring: every variable of the configuration arrives where it is meant to.
+// Each row says what a caller or an upstream sees without the variable and with
+// it.
+func TestWiring(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	_ = listener.Close()
+	guest := func(t *testing.T, w *wired) string { return w.post(t, "create-checkout", oneTime) }
+	table := func(t *testing.T, w *wired) string {
+		w.post(t, "create-checkout", oneTime, w.bearer()...)
+		for _, c := range w.supabase.Calls() {
+			if strings.HasPrefix(c.Path, "/rest/v1/") {
+				return c.Path + "?" + regexp.MustCompile(`eq\.[0-9a-f-]+`).ReplaceAllString(c.Query.Encode(), "…")
+			}
+		}
+		return "no call"
+	}
+	twice := func(t *testing.T, w *wired) string {
+		w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
+		return w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.2")[:3]
+	}
+	tests := map[string]struct {
+		value         string
+		base          []string // what else is set, with and without it
+		probe         func(*testing.T, *wired) string
+		without, with string
+		slow          bool // without it there is nothing to see for a long time
+	}{
+		"PORT": {value: port, probe: func(_ *testing.T, w *wired) string {
+			return strconv.FormatBool(strings.HasSuffix(w.url, ":"+port))
+		}, without: "false", with: "true"},
+		"HOST": {value: "127.0.0.2", probe: func(_ *testing.T, w *wired) string {
+			host, _, _ := net.SplitHostPort(strings.TrimPrefix(w.url, "http://"))
+			return host
+		}, without: "127.0.0.1", with: "127.0.0.2"},
+		"STRIPE_SECRET_KEY": {value: "sk_test_wired", probe: func(t *testing.T, w *wired) string {
+			guest(t, w)
+			return last(w.stripe.Calls()).Header.Get("Authorization")
+		}, without: "Bearer sk_test_main_tests", with: "Bearer sk_test_wired"},
+		"STRIPE_WEBHOOK_SECRET": {value: "whsec_wired", probe: func(t *testing.T, w *wired) string {
+			return w.deliver(t, `{"type":"price.created"}`)
+		}, without: "404", with: "200"},
+		"STRIPE_API_BASE": {value: "elsewhere", probe: func(t *testing.T, w *wired) string {
+			guest(t, w)
+			return w.askedElsewhere()
+		}, without: "", with: "/v1/checkout/sessions"},
+		"SUPABASE_URL": {value: "elsewhere", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			return w.askedElsewhere()
+		}, without: "", with: "/auth/v1/.well-known/jwks.json"},
+		"SUPABASE_ANON_KEY": {value: "sb_publishable_wired", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-portal", `{}`, w.bearer()...)
+			return last(w.supabase.Calls()).Header.Get("Apikey")
+		}, without: sandbox.AnonKey, with: "sb_publishable_wired"},
+		"SUPABASE_SERVICE_ROLE_KEY": {value: "sb_secret_wired", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			return last(w.supabase.Calls()).Header.Get("Apikey")
+		}, without: sandbox.ServiceRoleKey, with: "sb_secret_wired"},
+		"SUPABASE_JWT_SECRET": {value: wiredSecret, probe: func(t *testing.T, w *wired) string {
+			legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.supabase.Users()[0].ID))).SignedString([]byte(wiredSecret))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer := w.post(t, "create-checkout", oneTime, "Authorization", "Bearer "+legacy)
+			return fmt.Sprintf("%s, asked %d", answer, len(w.supabase.CallsTo("GET", "/auth/v1/user")))
+		}, without: "200, asked 1", with: "200, asked 0"},
+		"SUPABASE_COOKIE_NAME": {value: "my-auth", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, "Cookie", "my-auth="+w.cookie)
+			return strconv.FormatBool(w.sold("client_reference_id") != "")
+		}, without: "false", with: "true"},
+		"SITE_ORIGINS":   {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
+		"ALLOWED_PRICES": {value: "price_other", probe: guest, without: "200", with: `400 {"error":"This price is not for sale"}` + "\n"},
+
+		"CHECKOUT_PROMOTION_CODES":   {value: "false", probe: buys(oneTime, "allow_promotion_codes"), without: "true", with: ""},
+		"CHECKOUT_AUTOMATIC_TAX":     {value: "true", probe: buys(oneTime, "automatic_tax[enabled]"), without: "", with: "true"},
+		"CHECKOUT_TAX_ID_COLLECTION": {value: "true", probe: buys(oneTime, "tax_id_collection[enabled]"), without: "", with: "true"},
+		"CHECKOUT_TRIAL_DAYS":        {value: "14", probe: buys(recurring, "subscription_data[trial_period_days]"), without: "", with: "14"},
+		"CHECKOUT_ONE_SUBSCRIPTION": {value: "true", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			w.stripe.AddSubscription(w.stripe.Customers()[0].ID, "price_pro_monthly", "active")
+			w.post(t, "create-checkout", recurring, w.bearer()...)
+			return last(w.stripe.Calls()).Path
+		}, without: "/v1/checkout/sessions", with: "/v1/billing_portal/sessions"},
+		"PORTAL_CONFIGURATION": {value: "bpc_wired", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)
+			return last(w.stripe.CallsTo("POST", "/v1/billing_portal/sessions")).Form.Get("configuration")
+		}, without: "", with: "bpc_wired"},
+
+		"CUSTOMERS_TABLE":           {value: "profiles", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/profiles?id=…&select=stripe_customer_id"},
+		"CUSTOMERS_USER_COLUMN":     {value: "user_id", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/customers?select=stripe_customer_id&user_id=…"},
+		"CUSTOMERS_CUSTOMER_COLUMN": {value: "customer_id", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/customers?id=…&select=customer_id"},
+
+		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
+			return w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")[:3]
+		}, without: "200", with: "429"},
+		"TRUSTED_PROXIES": {value: "192.0.2.0/24", base: []string{"RATE_LIMIT_PER_MINUTE", "1"}, probe: twice, without: "200", with: "429"},
+		"UPSTREAM_TIMEOUT": {value: "100ms", probe: func(t *testing.T, w *wired) string {
+			hang := make(chan struct{})
+			defer close(hang)
+			w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { <-hang; return true })
+			answer := w.post(t, "create-checkout", oneTime)
+			return fmt.Sprintf("%s after %d calls", answer[:3], len(w.stripe.Calls()))
+		}, with: "500 after 1 calls", slow: true},
+		"SHUTDOWN_TIMEOUT": {value: "100ms", probe: func(t *testing.T, w *wired) string {
+			arrived, hang := make(chan struct{}), make(chan struct{})
+			defer close(hang)
+			w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-hang; return true })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			r, err := http.NewRequestWithContext(ctx, "POST", w.url+"/api/stripe/create-checkout", strings.NewReader(oneTime))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				if resp, err := http.DefaultClient.Do(r); err == nil {
+					resp.Body.Close()
+				}
+			}()
+			<-arrived
+			code, logs := w.wait(t)
+			return fmt.Sprint(code, strings.Contains(logs, "SHUTDOWN_TIMEOUT (100ms)"))
+		}, with: "1 true", slow: true},
+		"LOG_LEVEL": {value: "warn", probe: func(t *testing.T, w *wired) string {
+			_, logs := w.wait(t)
+			return fmt.Sprint(strings.Contains(logs, `"level":"INFO"`), strings.Contains(logs, `"level":"WARN"`))
+		}, without: "true true", with: "false true"},
+		"LOG_FORMAT": {value: "text", probe: func(t *testing.T, w *wired) string {
+			guest(t, w)
+			_, logs := w.wait(t)
+			return strconv.FormatBool(regexp.MustCompile(`(?m)^time=\S+ level=INFO msg=request `).MatchString(logs))
+		}, without: "false", with: "true"},
+	}
+	for _, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		test, ok := tests[name]
+		if !ok {
+			t.Errorf("%s has no row; want one that shows what it changes", name)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			if !test.slow {
+				if got := test.probe(t, startWired(t, test.base...)); got != test.without {
+					t.Errorf("without %s = %q; want %q", name, got, test.without)
+				}
+			}
+			if got := test.probe(t, startWired(t, append(test.base, name, test.value)...)); got != test.with {
+				t.Errorf("with %s=%s = %q; want %q", name, test.value, got, test.with)
+			}
+		})
+	}
+}
+
+// TestLiveMode: a live key's Events are handled, and test mode's are not. The
+// Event names no object, so that nobody is asked.
+func TestLiveMode(t *testing.T) {
+	w := startWired(t, "STRIPE_SECRET_KEY", "sk_live_wired", "STRIPE_API_BASE", "", "SITE_ORIGINS", "https://a.example", "STRIPE_WEBHOOK_SECRET", "whsec_wired")
+	for _, mode := range []struct{ live, want string }{{"true", "500"}, {"false", "200"}} {
+		if got := w.deliver(t, `{"type":"invoice.paid","livemode":`+mode.live+`,"data":{"object":{}}}`); got != mode.want {
+			t.Errorf("an Event with livemode %s = %s; want %s", mode.live, got, mode.want)
+		}
+	}
+}
+
+// startWired starts the program with variables, name, value, name, value.
+func startWired(t *testing.T, variables ...string) *wired {
+	t.Helper()
+	w := &wired{stripe: sandbox.NewStripe(sandbox.StripeOptions{}), supabase: sandbox.NewSupabase(sandbox.SupabaseOptions{LegacyJWTSecret: wiredSecret})}
+	serve := func(h http.HandlerFunc) string {
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+	elsewhere := serve(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		w.elsewhere = append(w.elsewhere, r.URL.Path)
+		w.mu.Unlock()
+		rw.WriteHeader(http.StatusNotFound)
+	})
+	session := w.supabase.SignIn(w.supabase.SignUp("ada@example.com", "correct horse battery staple").ID)
+	w.token = session.AccessToken
+	w.cookie = "base64-" + base64.RawURLEncoding.EncodeToString(session.JSON)
+
+	env := valid("STRIPE_API_BASE", serve(w.stripe.ServeHTTP), "SUPABASE_URL", serve(w.supabase.ServeHTTP), "SHUTDOWN_TIMEOUT", "20ms")
+	for i := 0; i < len(variables); i += 2 {
+		env[variables[i]] = strings.ReplaceAll(variables[i+1], "elsewhere", elsewhere)
+	}
+	w.service = startService(t, env)
+	return w
+}
