@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestPool: a burst over HTTPS takes a handful of connections where the
@@ -62,5 +64,64 @@ func TestPool(t *testing.T) {
 				t.Errorf("connections for %d requests at once = %d; want at most 8 over HTTP/2, and one each over HTTP/1.1", burst, n)
 			}
 		})
+	}
+}
+
+// silent is a connection that can die without a word: what is written is lost,
+// and nothing comes any more.
+type silent struct {
+	net.Conn
+	dead *atomic.Bool
+}
+
+func (c silent) Write(b []byte) (int, error) {
+	if c.dead.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestDeadConnection: a connection over HTTP/2 that died without a word is given
+// up within five seconds.
+func TestDeadConnection(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	var dials atomic.Int32
+	var dead atomic.Bool
+	p := Pool().(*pool)
+	p.few.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	defer p.few.CloseIdleConnections()
+	p.few.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if dials.Add(1) == 1 && err == nil {
+			return silent{conn, &dead}, nil
+		}
+		return conn, err
+	}
+	get := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := New(Config{Transport: p}).RoundTrip(r)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatalf("first GET = %v; want an answer", err)
+	}
+	dead.Store(true)
+	begun := time.Now()
+	for get() != nil {
+		if time.Since(begun) > 6*time.Second {
+			t.Fatalf("GET = no answer for %s after %d dials; want a new connection within 5 s", time.Since(begun), dials.Load())
+		}
 	}
 }
