@@ -54,6 +54,7 @@ type Config struct {
 	RatePerMinute   int           // requests to the two POST endpoints per client address; 0 for no limit
 	MaxInFlight     int           // requests to the two POST endpoints worked on at once; beyond that 503
 	MaxEvents       int           // Events likewise; each can be 1 MiB
+	ProbesApart     bool          // whether probes and metrics have a listener of their own
 	Ready           func() bool   // false from the moment the service is told to stop
 }
 
@@ -74,7 +75,7 @@ func (s *service) routes() []route {
 		perNetwork: 20, all: s.MaxInFlight, slots: make(chan struct{}, s.MaxInFlight)}
 	events := &intake{limit: 1 << 20, tooLarge: errEventTooLarge, patience: 2 * time.Second,
 		perNetwork: 4, all: 4 * s.MaxEvents, slots: make(chan struct{}, s.MaxEvents)}
-	post := func(handle handler) http.Handler {
+	post := func(handle endpointFunc) http.Handler {
 		return s.limited(s.Auth.Middleware(s.endpoint(endpoints, handle)))
 	}
 	routes := []route{
@@ -82,9 +83,6 @@ func (s *service) routes() []route {
 		{"POST", "/api/stripe/create-portal", post(s.createPortal)},
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
-		{"GET", "/healthz", http.HandlerFunc(s.healthz)},
-		{"GET", "/readyz", http.HandlerFunc(s.readyz)},
-		{"GET", "/metrics", metricsHandler(s.Registry)},
 	}
 	if s.Webhook {
 		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)})
@@ -92,16 +90,35 @@ func (s *service) routes() []route {
 	return routes
 }
 
-// New returns the handler of the whole service.
-func New(c Config) http.Handler {
+// probes are the routes for whoever runs the service.
+func (s *service) probes() []route {
+	return []route{
+		{"GET", "/healthz", http.HandlerFunc(s.healthz)},
+		{"GET", "/readyz", http.HandlerFunc(s.readyz)},
+		{"GET", "/metrics", metricsHandler(s.Registry)},
+	}
+}
+
+// New returns the handler of the whole service, and one of its probes and
+// metrics alone, which c.ProbesApart leaves out of the first.
+func New(c Config) (whole, probes http.Handler) {
 	s := &service{Config: c, metrics: newMetrics(c.Registry)}
 	if c.RatePerMinute > 0 {
 		s.limiter = httprate.NewRateLimiter(c.RatePerMinute, time.Minute,
 			httprate.WithResponseHeaders(httprate.ResponseHeaders{RetryAfter: "Retry-After"}))
 	}
+	routes := s.routes()
+	if !c.ProbesApart {
+		routes = append(routes, s.probes()...)
+	}
+	return s.handler(routes), s.handler(s.probes())
+}
+
+// handler returns the handler of some routes.
+func (s *service) handler(routes []route) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
-	for _, route := range s.routes() {
+	for _, route := range routes {
 		mux.Handle(route.method+" "+route.path, s.named(route.path, route.handler))
 		methods[route.path] = append(methods[route.path], route.method)
 		if route.method == "GET" {
@@ -131,17 +148,17 @@ func New(c Config) http.Handler {
 	return h
 }
 
-// handler is a handler that returns its error, for one place to answer. A body
+// endpointFunc is a handler that returns its error, for one place to answer. A body
 // that could not be read is the handler's to report, at its turn.
-type handler func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error
+type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error
 
 // endpoint reads the body, waits for nobody where the slots are taken, and
 // bounds the time of the work.
-func (s *service) endpoint(in *intake, handle handler) http.Handler {
+func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var client netip.Prefix
 		if addr, known := s.TrustedProxies.ClientAddr(r); known {
-			client = network(addr)
+			client = Network(addr)
 		}
 		raw, unread := in.read(w, r, client)
 		if unread == errOverloaded {

@@ -36,9 +36,9 @@ func (p Proxies) Contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
-// network returns what counts as one client: an IPv4 address, or the 64 bits
+// Network returns what counts as one client: an IPv4 address, or the 64 bits
 // that one customer of a provider has at least.
-func network(addr netip.Addr) netip.Prefix {
+func Network(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = 64

@@ -28,7 +28,7 @@ func (s *service) limited(next http.Handler) http.Handler {
 			s.untold.Do(func() {
 				s.Logger.Warn("a trusted proxy sends no X-Forwarded-For: its callers are not rate-limited, and guests' Idempotency-Keys are ignored", "proxy", addr.String())
 			})
-		} else if s.limiter.OnLimit(w, r, network(addr).String()) {
+		} else if s.limiter.OnLimit(w, r, Network(addr).String()) {
 			s.metrics.rateLimited.Inc()
 			fail(w, r, errRateLimited)
 			return

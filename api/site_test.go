@@ -107,7 +107,8 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	}
 	s.api.Auth = authenticator
 	s.api.Billing = billing.New(s.billing, customers.New(s.customers))
-	w.url = serve(api.New(s.api))
+	handler, _ := api.New(s.api)
+	w.url = serve(handler)
 	return w
 }
 

@@ -19,8 +19,9 @@ import (
 // config is the environment. Its fields are exported for envconfig, and so that
 // fmt and slog reach the methods with which a secret hides itself.
 type config struct {
-	Port uint16 `envconfig:"PORT" default:"8080" desc:"where to listen; 0 picks a free port"`
-	Host string `envconfig:"HOST" desc:"address to listen on; all when unset"`
+	Port      uint16 `envconfig:"PORT" default:"8080" desc:"where to listen; 0 picks a free port"`
+	Host      string `envconfig:"HOST" desc:"address to listen on; all when unset"`
+	AdminPort uint16 `envconfig:"ADMIN_PORT" default:"0" desc:"a port of their own for /healthz, /readyz and /metrics; 0 for PORT"`
 
 	StripeSecretKey     secret  `envconfig:"STRIPE_SECRET_KEY" desc:"required: sk_… or a restricted rk_…"`
 	StripeWebhookSecret secrets `envconfig:"STRIPE_WEBHOOK_SECRET" desc:"whsec_…; several, comma-separated, while one is replaced; no webhook route when unset"`
@@ -143,6 +144,9 @@ func (c config) check(m mistakes) {
 	required("SUPABASE_ANON_KEY", c.SupabaseAnonKey.Reveal() != "", "take it from the project's settings, API keys")
 	required("SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.Reveal() != "", "take it from the project's settings, API keys")
 
+	if c.AdminPort != 0 && c.AdminPort == c.Port {
+		m.add("ADMIN_PORT", "is the same as PORT: leave it out, or choose another")
+	}
 	switch key := c.StripeSecretKey.Reveal(); {
 	case key == "":
 	case strings.HasPrefix(key, "pk_"):
@@ -223,9 +227,9 @@ func (c config) cookieName() string {
 	return "sb-" + label + "-auth-token"
 }
 
-// address is PORT at a host, which may be written as [::1].
-func (c config) address(host string) string {
-	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(int(c.Port)))
+// address is a port at a host, which may be written as [::1].
+func address(host string, port uint16) string {
+	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(int(port)))
 }
 
 // usage prints the commands and the table of variables.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -57,7 +59,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	bill := billing.New(billingConfig(c, network), customers.New(customersConfig(c, network)))
 	var ready atomic.Bool
-	handler := api.New(api.Config{
+	handler, probes := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
 		Webhook:         len(c.StripeWebhookSecret) > 0,
@@ -70,6 +72,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		RatePerMinute:   int(c.RateLimitPerMinute),
 		MaxInFlight:     maxInFlight,
 		MaxEvents:       maxEvents,
+		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
 	})
 
@@ -78,27 +81,35 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
-		IdleTimeout:                  2 * time.Minute,
+		IdleTimeout:                  30 * time.Second,
 		MaxHeaderBytes:               80 << 10, // room for 64 KiB of cookies
 		DisableGeneralOptionsHandler: true,     // OPTIONS * is answered as any other path
 		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
-	listener, err := net.Listen("tcp", c.address(c.Host))
+	listener, err := listen(c.Host, c.Port, "PORT")
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err // without the address, which the variables tell
+		return err
+	}
+	served := make(chan error, 2)
+	addr := []any{"addr", listener.Addr().String()}
+	if c.AdminPort != 0 {
+		admin, err := listen(c.Host, c.AdminPort, "ADMIN_PORT")
+		if err != nil {
+			return err
 		}
-		return fmt.Errorf("listen: %w: set another PORT or HOST", err)
+		addr = append(addr, "admin_addr", admin.Addr().String())
+		probing := &http.Server{Handler: probes, ReadTimeout: readTimeout, WriteTimeout: readTimeout, ErrorLog: server.ErrorLog}
+		defer probing.Close() // last, so that /readyz answers for as long as the service stops
+		go func() { served <- probing.Serve(admin) }()
 	}
 	for _, warning := range c.warnings() {
 		logger.Warn(warning)
 	}
 	ready.Store(true)
-	logger.Info("listening", "addr", listener.Addr().String(), "version", versionString())
+	logger.Info("listening", append(addr, "version", versionString())...)
 
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(netutil.LimitListener(listener, maxConnections)) }()
+	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
+	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
 	select {
 	case err := <-served:
 		return err
@@ -120,6 +131,16 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// listen opens a port, which is that of a variable.
+func listen(host string, port uint16, variable string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address(host, port))
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return nil, fmt.Errorf("listen on port %d: %w: set another %s or HOST", port, op.Err, variable)
+	}
+	return listener, err
 }
 
 func authConfig(c config, network *upstream.Network) auth.Config {
@@ -177,7 +198,7 @@ func healthcheck(ctx context.Context, c config) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.address(host)+"/healthz", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(host, cmp.Or(c.AdminPort, c.Port))+"/healthz", nil)
 	if err != nil {
 		return err
 	}

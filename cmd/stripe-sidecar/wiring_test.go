@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -100,12 +101,7 @@ func buys(body, parameter string) func(*testing.T, *wired) string {
 // Each row says what a caller or an upstream sees without the variable and with
 // it.
 func TestWiring(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	_ = listener.Close()
+	port := freePort(t)
 	guest := func(t *testing.T, w *wired) string { return w.post(t, "create-checkout", oneTime) }
 	table := func(t *testing.T, w *wired) string {
 		w.post(t, "create-checkout", oneTime, w.bearer()...)
@@ -134,6 +130,9 @@ func TestWiring(t *testing.T) {
 			host, _, _ := net.SplitHostPort(strings.TrimPrefix(w.url, "http://"))
 			return host
 		}, without: "127.0.0.1", with: "127.0.0.2"},
+		"ADMIN_PORT": {value: port, probe: func(t *testing.T, w *wired) string {
+			return fmt.Sprint(readyz(t, w.url), " ", strings.Contains(w.logs.String(), `"admin_addr":"127.0.0.1:`+port))
+		}, without: "200 false", with: "404 true"},
 		"STRIPE_SECRET_KEY": {value: "sk_test_wired", probe: func(t *testing.T, w *wired) string {
 			guest(t, w)
 			return last(w.stripe.Calls()).Header.Get("Authorization")
@@ -250,6 +249,45 @@ func TestWiring(t *testing.T) {
 				t.Errorf("with %s=%s = %q; want %q", name, test.value, got, test.with)
 			}
 		})
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	return port
+}
+
+// TestOneClient: the connections that one client holds keep nobody else out.
+func TestOneClient(t *testing.T) {
+	port := freePort(t)
+	w := startWired(t, "TRUSTED_PROXIES", "192.0.2.0/24", "ADMIN_PORT", port)
+	dial := func(from string) net.Conn {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for range maxPerClient {
+		dial("127.0.0.1")
+	}
+	if n, err := dial("127.0.0.1").Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("one connection more = %d bytes, %v; want it closed", n, err)
+	}
+	another := dial("127.0.0.2")
+	fmt.Fprint(another, "GET /api/stripe/openapi.yaml HTTP/1.1\r\nHost: example.com\r\n\r\n")
+	if answer, err := http.ReadResponse(bufio.NewReader(another), nil); err != nil || answer.StatusCode != 200 {
+		t.Errorf("another client = %v, %v; want 200", answer, err)
+	}
+	if status := readyz(t, "http://127.0.0.1:"+port); status != 200 {
+		t.Errorf("GET /readyz at ADMIN_PORT = %d; want 200", status)
 	}
 }
 

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+
+	"8space.app/stripe-sidecar/api"
+)
+
+// maxPerClient is how many connections one client may hold: more than any
+// browser opens, and few enough that nobody has all that there are.
+const maxPerClient = 200
+
+// fairListener closes the connections that one client holds beyond
+// maxPerClient. Trusted proxies may have as many as they like.
+type fairListener struct {
+	net.Listener
+	proxies api.Proxies
+
+	mu   sync.Mutex
+	open map[netip.Prefix]int
+}
+
+func (l *fairListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		addr, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+		client := addr.Addr().Unmap().WithZone("")
+		if l.proxies.Contains(client) {
+			return conn, nil
+		}
+		if leave, ok := l.enter(api.Network(client)); ok {
+			return &fairConn{Conn: conn, leave: leave}, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func (l *fairListener) enter(client netip.Prefix) (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[client] >= maxPerClient {
+		return nil, false
+	}
+	l.open[client]++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.open[client]--; l.open[client] == 0 {
+			delete(l.open, client)
+		}
+	}), true
+}
+
+type fairConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *fairConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
