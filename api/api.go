@@ -31,12 +31,6 @@ var OpenAPI []byte
 //go:embed buttons.js
 var buttons []byte
 
-// Schema is the SQL that sets up the tables in the site's database; it is safe
-// to run again.
-//
-//go:embed schema.sql
-var Schema []byte
-
 // WebhookPath is where Stripe sends Events.
 const WebhookPath = "/api/stripe/webhook"
 

@@ -118,7 +118,8 @@ func TestPurchaseEvents(t *testing.T) {
 	u, session, customerID := s.customer("ada@example.com")
 	s.db.addUser("11111111-1111-4111-8111-111111111111")
 	const state = `select concat_ws(' ', coalesce(user_id::text, 'null'), coalesce(stripe_customer_id, 'null'), status, payment_status,
-		price_id, amount_total, amount_refunded, disputed::text, currency, line_items::text) from purchases where id = $1`
+		price_id, amount_total, amount_refunded, disputed::text, currency, (line_items #- '{0,product_id}')::text,
+		coalesce(email, 'null'), livemode::text, (product_id like 'prod_%' and product_id = line_items -> 0 ->> 'product_id')::text) from purchases where id = $1`
 	const lineItems = `[{"price_id": "price_lifetime", "quantity": 1, "amount_total": 19900}]`
 	buy := func(headers ...string) string {
 		t.Helper()
@@ -137,8 +138,9 @@ func TestPurchaseEvents(t *testing.T) {
 			t.Errorf("%s: row = %s; want %s", name, got, want)
 		}
 	}
+	email := "ada@example.com"
 	row := func(user, customer, rest string) string {
-		return user + " " + customer + " " + rest + " usd " + lineItems
+		return user + " " + customer + " " + rest + " usd " + lineItems + " " + email + " false true"
 	}
 
 	id := buy(session...)
@@ -168,6 +170,7 @@ func TestPurchaseEvents(t *testing.T) {
 	id = buy()
 	s.stripe.PayCheckout(id)
 	sessions := s.stripe.CheckoutSessions()
+	email = "buyer@example.com" // the imitation's
 	check("a guest", id, row("null", sessions[len(sessions)-1].Customer, "complete paid price_lifetime 19900 0 false"))
 }
 

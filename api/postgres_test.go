@@ -140,7 +140,11 @@ func postgresPrograms() string {
 }
 
 func (c *cluster) connect(ctx context.Context, user, database string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=5432 user=%s dbname=%s sslmode=disable", c.dir, user, database))
+	return pgx.Connect(ctx, c.address(user, database))
+}
+
+func (c *cluster) address(user, database string) string {
+	return fmt.Sprintf("host=%s port=5432 user=%s dbname=%s sslmode=disable", c.dir, user, database)
 }
 
 // run runs a script, which may have several statements.
@@ -210,6 +214,24 @@ func (db *database) install() *database {
 	db.tb.Helper()
 	db.script(string(api.Schema))
 	return db
+}
+
+// run is try that also returns the notices.
+func (db *database) run(sql string) (notices []string, err error) {
+	db.tb.Helper()
+	ctx := context.Background()
+	config, err := pgx.ParseConfig(db.cluster.address("postgres", db.name))
+	if err != nil {
+		return nil, err
+	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.PgConn().Exec(ctx, sql).ReadAll()
+	return notices, err
 }
 
 // as runs f in a transaction as PostgREST does for a request of this role;
@@ -303,7 +325,8 @@ func connectTables(tb testing.TB, db *database, supabase *sandbox.Supabase) {
 
 // functions are the calls as PostgREST writes them, the body being $1.
 var functions = map[string]string{
-	"stripe_ticket":             `select public.stripe_ticket()::text where $1::json is not null`,
+	"stripe_ticket":             `select public.stripe_ticket(needs)::text from json_to_record($1) as (needs integer)`,
+	"stripe_schema":             `select public.stripe_schema()::text where $1::json is not null`,
 	"stripe_write_subscription": `select public.stripe_write_subscription(ticket, subscription)::text from json_to_record($1) as (ticket bigint, subscription jsonb)`,
 	"stripe_write_purchase":     `select public.stripe_write_purchase(ticket, purchase)::text from json_to_record($1) as (ticket bigint, purchase jsonb)`,
 }
@@ -353,8 +376,8 @@ func answerPGError(w http.ResponseWriter, role string, err error) {
 		status = http.StatusUnauthorized
 	case e.Code == "42501":
 		status = http.StatusForbidden
-	case e.Code == "42883":
-		status = http.StatusNotFound
+	case e.Code == "42883": // no such function
+		e.Code, status = "PGRST202", http.StatusNotFound
 	case e.Code == "PGRST000" || strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53"):
 		status = http.StatusServiceUnavailable
 	case strings.HasPrefix(e.Code, "40") || strings.HasPrefix(e.Code, "57") || strings.HasPrefix(e.Code, "XX"):

@@ -43,10 +43,10 @@ func sqlState(err error) string {
 }
 
 const (
-	denied   = "42501"
-	notNull  = "23502"
-	notOnce  = "23505" // violates a unique constraint
-	noColumn = "42703"
+	denied  = "42501"
+	taken   = "42P07" // a table of this name is there already
+	notNull = "23502"
+	notOnce = "23505" // violates a unique constraint
 )
 
 // writer is one of the two functions that write a row, and all that one knows
@@ -56,6 +56,7 @@ type writer struct {
 	row             map[string]any // a complete one
 	required        []string
 	defaults        map[string]any // of keys that are missing; else null
+	kept            []string       // what version 1 did not know: as it was, when the key is missing
 }
 
 var writers = []writer{{
@@ -64,23 +65,27 @@ var writers = []writer{{
 	row: map[string]any{
 		"id": "sub_1", "user_id": userA, "stripe_customer_id": "cus_1", "status": "active",
 		"price_id": "price_pro", "product_id": "prod_pro", "quantity": 1, "cancel_at_period_end": true,
+		"items": []any{map[string]any{"price_id": "price_pro", "product_id": "prod_pro", "quantity": 1},
+			map[string]any{"price_id": "price_calls", "product_id": "prod_calls", "quantity": nil}},
 		"cancel_at": "2026-12-01T00:00:00+00:00", "canceled_at": "2026-11-02T00:00:00+00:00",
 		"current_period_start": "2026-11-01T00:00:00+00:00", "current_period_end": "2026-12-01T00:00:00+00:00",
 		"trial_start": "2026-10-01T00:00:00+00:00", "trial_end": "2026-11-01T00:00:00+00:00",
 		"ended_at": "2026-12-01T00:00:00+00:00", "created": "2026-10-01T00:00:00+00:00",
-		"metadata": map[string]any{"seat": "window"},
+		"metadata": map[string]any{"seat": "window"}, "livemode": true,
 	},
+	kept:     []string{"items", "livemode"},
 	required: []string{"id", "stripe_customer_id", "status", "cancel_at_period_end", "created"},
 }, {
 	table:    "purchases",
 	function: "stripe_write_purchase",
 	row: map[string]any{
-		"id": "cs_1", "user_id": userA, "stripe_customer_id": "cus_1", "payment_intent_id": "pi_1",
-		"status": "complete", "payment_status": "paid", "price_id": "price_lifetime",
-		"line_items":   []any{map[string]any{"price_id": "price_lifetime", "quantity": 1, "amount_total": 4900}},
+		"id": "cs_1", "user_id": userA, "stripe_customer_id": "cus_1", "email": "ada@example.com", "payment_intent_id": "pi_1",
+		"status": "complete", "payment_status": "paid", "price_id": "price_lifetime", "product_id": "prod_lifetime",
+		"line_items":   []any{map[string]any{"price_id": "price_lifetime", "product_id": "prod_lifetime", "quantity": 1, "amount_total": 4900}},
 		"amount_total": 4900, "amount_refunded": 900, "disputed": true, "currency": "usd",
-		"created": "2026-11-01T00:00:00+00:00", "metadata": map[string]any{"seat": "aisle"},
+		"created": "2026-11-01T00:00:00+00:00", "metadata": map[string]any{"seat": "aisle"}, "livemode": true,
 	},
+	kept:     []string{"email", "product_id", "livemode"},
 	required: []string{"id", "line_items", "created"},
 	defaults: map[string]any{"amount_refunded": 0, "disputed": false},
 }}
@@ -231,8 +236,8 @@ func TestSchemaRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ existing, state string }{
 		"one Customer of two users": {`create table public.customers (id uuid, stripe_customer_id text);
 			insert into public.customers values ('` + userA + `', 'cus_1'), ('` + userB + `', 'cus_1')`, notOnce},
-		"subscriptions of another make": {`create table public.subscriptions (id text primary key, user_id uuid, status text)`, noColumn},
-		"purchases of another make":     {`create table public.purchases (id text primary key, user_id uuid)`, noColumn},
+		"subscriptions of another make": {`create table public.subscriptions (id text primary key, user_id uuid, status text)`, taken},
+		"purchases of another make":     {`create table public.purchases (id text primary key, user_id uuid)`, taken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)
@@ -309,6 +314,13 @@ var rights = []struct {
 	{"delete from public.purchases", denied, denied, "3", "0", "0"},
 	{"truncate public.purchases", denied, denied, "0", "0", "0"},
 
+	{"select from public.stripe_settings", denied, denied, "1", "0", "0"},
+	{"update public.stripe_settings set test_mode_counts = true", denied, denied, "1", "0", "0"},
+	{"insert into public.stripe_settings (version) values (1)", denied, denied, notOnce, denied, denied},
+	{"select from public.stripe_deleted_users", denied, denied, "0", "0", "0"},
+	{"insert into public.stripe_deleted_users (user_id, stripe_customer_id) values ($1, 'cus_a')", denied, denied, "1", denied, denied},
+	{"select public.has_paid()", "1", "1", "1", "1", "1"},
+
 	{"select last_value from public.stripe_tickets", denied, denied, "1", "1", "1"},
 	{"select nextval('public.stripe_tickets')", denied, denied, "1", "1", "1"},
 	{"select setval('public.stripe_tickets', 1)", denied, denied, "1", "1", "1"},
@@ -321,7 +333,8 @@ var rights = []struct {
 		`","line_items":[],"created":"2026-11-01T00:00:00Z"}` + "')",
 		denied, denied, "1", denied, denied},
 	// The same from outside the functions, where what they do may be denied too.
-	{"select where has_function_privilege('public.stripe_ticket()', 'execute')", "0", "0", "1", "1", "1"},
+	{"select where has_function_privilege('public.stripe_ticket(integer)', 'execute')", "0", "0", "1", "1", "1"},
+	{"select where has_function_privilege('public.stripe_schema()', 'execute')", "0", "0", "1", "1", "1"},
 	{"select where has_function_privilege('public.stripe_write_subscription(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},
 	{"select where has_function_privilege('public.stripe_write_purchase(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},
 }
@@ -468,7 +481,12 @@ func TestWrite(t *testing.T) {
 			{"another user, late", []write{{2, w.row}, {1, w.with("user_id", userB)}}, 2, w.row},
 		}
 		for key := range w.row {
-			if key != "user_id" && !slices.Contains(w.required, key) {
+			switch {
+			case key == "user_id" || slices.Contains(w.required, key):
+			case slices.Contains(w.kept, key):
+				tests = append(tests, test{key + " missing", []write{{1, w.row}, {2, w.without(key)}}, 2, w.row},
+					test{key + " null", []write{{1, w.row}, {2, w.with(key, nil)}}, 2, w.with(key, nil)})
+			default:
 				tests = append(tests, test{key + " missing", []write{{1, w.row}, {2, w.without(key)}}, 2, w.with(key, w.defaults[key])})
 			}
 		}

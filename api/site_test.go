@@ -64,6 +64,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 		stripe:    sandbox.StripeOptions{SecretKey: secretKey},
 		auth:      auth.Config{CookieName: cookieName, Timeout: 10 * time.Second},
 		customers: customers.Config{Table: "customers", UserColumn: "id", CustomerColumn: "stripe_customer_id",
+			Subscriptions: "subscriptions", Purchases: "purchases",
 			ServiceRoleKey: upstream.NewSecret(sandbox.ServiceRoleKey)},
 		billing: billing.Config{SecretKey: upstream.NewSecret(secretKey), PromotionCodes: true},
 		api: api.Config{

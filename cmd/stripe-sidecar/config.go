@@ -46,6 +46,8 @@ type config struct {
 	CustomersTable          identifier `envconfig:"CUSTOMERS_TABLE" default:"customers" desc:"table of users and their Stripe Customers"`
 	CustomersUserColumn     identifier `envconfig:"CUSTOMERS_USER_COLUMN" default:"id" desc:"its column with the user's ID"`
 	CustomersCustomerColumn identifier `envconfig:"CUSTOMERS_CUSTOMER_COLUMN" default:"stripe_customer_id" desc:"its column with the Customer's ID"`
+	SubscriptionsTable      identifier `envconfig:"SUBSCRIPTIONS_TABLE" default:"subscriptions" desc:"where that name is taken: run the schema that is printed then"`
+	PurchasesTable          identifier `envconfig:"PURCHASES_TABLE" default:"purchases" desc:"likewise"`
 
 	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the two POST endpoints per client address; 0 for no limit"`
 	TrustedProxies     prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
@@ -189,6 +191,7 @@ func (c config) check(m mistakes) {
 	if c.CustomersUserColumn == c.CustomersCustomerColumn && c.CustomersUserColumn != "" {
 		m.add("CUSTOMERS_CUSTOMER_COLUMN", "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each")
 	}
+	c.checkTables(m)
 	for name, d := range map[string]time.Duration{"UPSTREAM_TIMEOUT": c.UpstreamTimeout, "SHUTDOWN_TIMEOUT": c.ShutdownTimeout} {
 		if d <= 0 && len(m[name]) == 0 {
 			m.add(name, "must be longer than 0")
@@ -241,7 +244,8 @@ func usage(w io.Writer) {
                               each with the remedy; --json for machines; exit 0 or 1
   stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,
                               or for those of the users after one with this ID
-  stripe-sidecar schema       print the SQL for the site's database
+  stripe-sidecar schema       print the SQL for the site's database, with the tables of this
+                              configuration; it needs no other variable
   stripe-sidecar healthcheck  ask the running service whether it serves; exit 0 or 1
   stripe-sidecar version
   stripe-sidecar -h

@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"github.com/google/uuid"
-
-	"8space.app/stripe-sidecar/api"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3".
@@ -51,7 +49,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, versionString())
 		return 0
 	case "schema":
-		_, _ = stdout.Write(api.Schema)
+		sql, err := schema()
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			return 2
+		}
+		_, _ = io.WriteString(stdout, sql)
 		return 0
 	case "serve", "doctor", "sync", "healthcheck":
 	default:

@@ -161,6 +161,8 @@ func customersConfig(c config, network *upstream.Network) customers.Config {
 		Table:          string(c.CustomersTable),
 		UserColumn:     string(c.CustomersUserColumn),
 		CustomerColumn: string(c.CustomersCustomerColumn),
+		Subscriptions:  string(c.SubscriptionsTable),
+		Purchases:      string(c.PurchasesTable),
 		Network:        network,
 	}
 }

@@ -18,6 +18,7 @@ type subscriptionRow struct {
 	PriceID            *string           `json:"price_id"`   // of the first item,
 	ProductID          *string           `json:"product_id"` // as are these two:
 	Quantity           *int64            `json:"quantity"`   // our own checkout sells one
+	Items              []subscribed      `json:"items"`
 	CancelAtPeriodEnd  bool              `json:"cancel_at_period_end"`
 	CancelAt           *time.Time        `json:"cancel_at"`
 	CanceledAt         *time.Time        `json:"canceled_at"`
@@ -28,6 +29,14 @@ type subscriptionRow struct {
 	EndedAt            *time.Time        `json:"ended_at"`
 	Created            *time.Time        `json:"created"`
 	Metadata           map[string]string `json:"metadata"`
+	Livemode           bool              `json:"livemode"`
+}
+
+// subscribed is an item of a subscription.
+type subscribed struct {
+	PriceID   *string `json:"price_id"`
+	ProductID *string `json:"product_id"`
+	Quantity  *int64  `json:"quantity"` // nil for a metered price, which has none
 }
 
 // purchaseRow is a row of the table purchases: a Checkout Session in payment
@@ -37,10 +46,12 @@ type purchaseRow struct {
 	ID               string            `json:"id"`
 	UserID           *string           `json:"user_id"`
 	StripeCustomerID *string           `json:"stripe_customer_id"`
+	Email            *string           `json:"email"` // what the buyer entered
 	PaymentIntentID  *string           `json:"payment_intent_id"`
 	Status           string            `json:"status"`
 	PaymentStatus    string            `json:"payment_status"`
-	PriceID          *string           `json:"price_id"` // of the first line item
+	PriceID          *string           `json:"price_id"`   // of the first line item,
+	ProductID        *string           `json:"product_id"` // as is this
 	LineItems        []lineItem        `json:"line_items"`
 	AmountTotal      int64             `json:"amount_total"`    // smallest unit of the currency
 	AmountRefunded   int64             `json:"amount_refunded"` // likewise
@@ -48,12 +59,14 @@ type purchaseRow struct {
 	Currency         string            `json:"currency"`
 	Created          *time.Time        `json:"created"`
 	Metadata         map[string]string `json:"metadata"`
+	Livemode         bool              `json:"livemode"`
 }
 
 type lineItem struct {
-	PriceID     string `json:"price_id"`
-	Quantity    int64  `json:"quantity"`
-	AmountTotal int64  `json:"amount_total"` // smallest unit of the currency
+	PriceID     *string `json:"price_id"`
+	ProductID   *string `json:"product_id"`
+	Quantity    int64   `json:"quantity"`
+	AmountTotal int64   `json:"amount_total"` // smallest unit of the currency
 }
 
 // syncSubscription fetches a subscription and writes its present state. The
@@ -94,21 +107,76 @@ func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe
 		EndedAt:            timestamp(s.EndedAt),
 		Created:            timestamp(s.Created),
 		Metadata:           s.Metadata,
+		Livemode:           s.Livemode,
+		Items:              []subscribed{},
 	}
-	if s.Items != nil && len(s.Items.Data) > 0 {
-		item := s.Items.Data[0]
-		row.Quantity = &item.Quantity
-		if item.Price != nil {
-			row.PriceID = &item.Price.ID
-			if item.Price.Product != nil {
-				row.ProductID = &item.Price.Product.ID
-			}
+	items, err := b.subscriptionItems(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		one := subscribed{Quantity: &item.Quantity}
+		one.PriceID, one.ProductID = priceAndProduct(item.Price)
+		if p := item.Price; p != nil && p.Recurring != nil && p.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered {
+			one.Quantity = nil
 		}
+		row.Items = append(row.Items, one)
+	}
+	if len(row.Items) > 0 {
+		row.PriceID, row.ProductID, row.Quantity = row.Items[0].PriceID, row.Items[0].ProductID, row.Items[0].Quantity
 	}
 	if err := b.store.WriteSubscription(ctx, ticket, row); err != nil {
 		return unavailable(err)
 	}
 	return nil
+}
+
+// subscriptionItems returns all items of a subscription, with which Stripe sends
+// the first ten.
+func (b *Billing) subscriptionItems(ctx context.Context, s *stripe.Subscription) ([]*stripe.SubscriptionItem, error) {
+	if s.Items == nil {
+		return nil, nil
+	}
+	items := s.Items.Data
+	if !s.Items.HasMore || len(items) == 0 {
+		return items, nil
+	}
+	p := &stripe.SubscriptionItemListParams{Subscription: &s.ID}
+	p.Context, p.Limit, p.StartingAfter = ctx, stripe.Int64(100), &items[len(items)-1].ID
+	list := b.stripe.SubscriptionItems.List(p)
+	for list.Next() {
+		items = append(items, list.SubscriptionItem())
+	}
+	return items, stripeError("list subscription items", list.Err())
+}
+
+// lineItems returns all line items of a Checkout Session, likewise.
+func (b *Billing) lineItems(ctx context.Context, s *stripe.CheckoutSession) ([]*stripe.LineItem, error) {
+	if s.LineItems == nil {
+		return nil, nil
+	}
+	items := s.LineItems.Data
+	if !s.LineItems.HasMore || len(items) == 0 {
+		return items, nil
+	}
+	p := &stripe.CheckoutSessionListLineItemsParams{Session: &s.ID}
+	p.Context, p.Limit, p.StartingAfter = ctx, stripe.Int64(100), &items[len(items)-1].ID
+	list := b.stripe.CheckoutSessions.ListLineItems(p)
+	for list.Next() {
+		items = append(items, list.LineItem())
+	}
+	return items, stripeError("list line items", list.Err())
+}
+
+// priceAndProduct returns the IDs of a price and of its product, nil for unknown.
+func priceAndProduct(p *stripe.Price) (priceID, productID *string) {
+	if p == nil {
+		return nil, nil
+	}
+	if p.Product != nil {
+		productID = &p.Product.ID
+	}
+	return &p.ID, productID
 }
 
 // SyncCustomer writes the present state of all subscriptions of a Customer and
@@ -193,9 +261,13 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 		Currency:      string(s.Currency),
 		Created:       timestamp(s.Created),
 		Metadata:      s.Metadata,
+		Livemode:      s.Livemode,
 	}
 	if s.Customer != nil {
 		row.StripeCustomerID = &s.Customer.ID
+	}
+	if d := s.CustomerDetails; d != nil && d.Email != "" {
+		row.Email = &d.Email
 	}
 	if s.PaymentIntent != nil {
 		row.PaymentIntentID = &s.PaymentIntent.ID
@@ -203,17 +275,17 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 			row.AmountRefunded, row.Disputed = charge.AmountRefunded, charge.Disputed
 		}
 	}
-	if s.LineItems != nil {
-		for _, item := range s.LineItems.Data {
-			line := lineItem{Quantity: item.Quantity, AmountTotal: item.AmountTotal}
-			if item.Price != nil {
-				line.PriceID = item.Price.ID
-			}
-			row.LineItems = append(row.LineItems, line)
-		}
+	items, err := b.lineItems(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		line := lineItem{Quantity: item.Quantity, AmountTotal: item.AmountTotal}
+		line.PriceID, line.ProductID = priceAndProduct(item.Price)
+		row.LineItems = append(row.LineItems, line)
 	}
 	if len(row.LineItems) > 0 {
-		row.PriceID = &row.LineItems[0].PriceID
+		row.PriceID, row.ProductID = row.LineItems[0].PriceID, row.LineItems[0].ProductID
 	}
 	if err := b.store.WritePurchase(ctx, ticket, row); err != nil {
 		return unavailable(err)

@@ -24,6 +24,8 @@ type Config struct {
 	Table          string          // in the schema public
 	UserColumn     string          // uuid, unique: auth.users.id
 	CustomerColumn string          // text, unique, may be null: cus_…
+	Subscriptions  string          // the tables of what was bought, likewise in public
+	Purchases      string
 	Network        *upstream.Network
 }
 

@@ -8,11 +8,22 @@ import (
 	"strings"
 )
 
+// SchemaVersion is the version of api/schema.sql that this program writes for. It
+// writes to a later one too, and to an earlier one nothing: whatever that one has no
+// column for would be lost.
+const SchemaVersion = 2
+
 // Ticket draws the next number from the database's sequence. Whoever draws one
 // before asking Stripe for an object, and writes the object with it, never
-// overwrites what was fetched later: see api/schema.sql.
+// overwrites what was fetched later: see api/schema.sql. It fails where the schema
+// is of an earlier version than SchemaVersion.
 func (s *Store) Ticket(ctx context.Context) (int64, error) {
-	answer, err := s.call(ctx, "ticket", "stripe_ticket", struct{}{})
+	answer, err := s.call(ctx, "ticket", "stripe_ticket", map[string]int{"needs": SchemaVersion})
+	var refused *refusal
+	if errors.As(err, &refused) && (refused.Code == "PGRST202" || refused.Code == "0A000") {
+		return 0, fmt.Errorf("the schema in the database is missing, or older than version %d: run what `stripe-sidecar schema` prints (status %d, code %s)",
+			SchemaVersion, refused.status, refused.Code)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"8space.app/stripe-sidecar/api"
+)
+
+// schemaVariables are what the SQL depends on.
+var schemaVariables = []string{"CUSTOMERS_TABLE", "CUSTOMERS_USER_COLUMN", "CUSTOMERS_CUSTOMER_COLUMN",
+	"SUBSCRIPTIONS_TABLE", "PURCHASES_TABLE", "STRIPE_SECRET_KEY"}
+
+// schema returns the SQL for this configuration. Nothing else of it has to be
+// right or there at all; without a key, the mode is left as it is.
+func schema() (string, error) {
+	c, err := loadConfig()
+	var all mistakes
+	if errors.As(err, &all) {
+		relevant := mistakes{}
+		for _, name := range schemaVariables {
+			for _, text := range all[name] {
+				if !strings.HasPrefix(text, "is not set") {
+					relevant.add(name, text)
+				}
+			}
+		}
+		if len(relevant) > 0 {
+			return "", relevant
+		}
+	} else if err != nil {
+		return "", err
+	}
+	settings := api.SchemaConfig{
+		CustomersTable:          string(c.CustomersTable),
+		CustomersUserColumn:     string(c.CustomersUserColumn),
+		CustomersCustomerColumn: string(c.CustomersCustomerColumn),
+		SubscriptionsTable:      string(c.SubscriptionsTable),
+		PurchasesTable:          string(c.PurchasesTable),
+	}
+	if c.StripeSecretKey.Reveal() != "" {
+		test := !c.live()
+		settings.TestModeCounts = &test
+	}
+	return api.SchemaFor(settings), nil
+}
+
+// checkTables finds tables of one name, which could not be told apart.
+func (c config) checkTables(m mistakes) {
+	taken := map[identifier]string{"stripe_settings": "a table of the schema", "stripe_deleted_users": "a table of the schema"}
+	for _, table := range []struct {
+		variable string
+		name     identifier
+	}{{"CUSTOMERS_TABLE", c.CustomersTable}, {"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable}, {"PURCHASES_TABLE", c.PurchasesTable}} {
+		if other := taken[table.name]; other != "" && table.name != "" {
+			m.add(table.variable, "is the name of "+other+" too: each table needs its own")
+		}
+		taken[table.name] = table.variable
+	}
+}
