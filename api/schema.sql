@@ -91,6 +91,9 @@ begin
   -- customers: end
 end $$;
 
+-- PostgreSQL need not tell what it skips.
+set local client_min_messages = warning;
+
 -- customers: begin
 -- Which Stripe Customer each user is. The service role's alone: to whoever may
 -- write a row here, the billing portal of any Customer opens.
@@ -180,6 +183,7 @@ create table if not exists public.stripe_deleted_users (
 );
 
 -- Keys and indexes that a table lacks which was there already.
+set local client_min_messages = notice;
 do $$
 declare
   item record;
@@ -245,6 +249,8 @@ begin
     end if;
   end loop;
 end $$;
+
+set local client_min_messages = warning;
 
 -- Who may do what. A project may give the API's roles every right to a new
 -- table or none at all, depending on its age, so all of it is said here.
@@ -498,7 +504,10 @@ begin
   ), tables as (
     select ours.*, sites_own and ours.name = 'public.customers' as own from ours
   ), missing_tables as (
-    select name, 'there is no such table', case when tables.own then 'set CUSTOMERS_TABLE to the table of Customers, or leave it unset' else again end
+    select name, case when tables.own then 'there is no such table: correct CUSTOMERS_TABLE, or make one' else 'there is no such table' end,
+      case when tables.own then format('create table public.customers (%I uuid primary key references auth.users (id) on delete cascade, %I text unique); '
+        'alter table public.customers enable row level security; revoke all on public.customers from anon, authenticated', user_column, customer_column)
+      else again end
     from tables where tab is null
   ), columns (name, tab, col, wanted, types) as (values
       ('public.customers', customers, user_column, 'uuid', array['uuid']),
@@ -558,7 +567,7 @@ begin
     group by t.name, r.role
   ), missing_grants as (
     select t.name, format('%s may not %s', r.role, string_agg(privilege, ', ')),
-      case when t.own then format('grant %s on public.customers to service_role', t.needed) else again end
+      case when t.own then format('grant %s on public.customers to service_role', replace(t.needed, ' ', ', ')) else again end
     from tables t
     cross join lateral (values ('service_role', t.needed),
       ('authenticated', case when t.tab in (subscriptions, purchases) then 'select' end)) as r (role, needed)
