@@ -31,7 +31,11 @@ type shop struct {
 
 func startShop(t *testing.T) *shop {
 	t.Helper()
-	db := postgres(t).install()
+	return startShopOn(t, postgres(t).install())
+}
+
+func startShopOn(t *testing.T, db *database) *shop {
+	t.Helper()
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
 	connectTables(t, db, w.supabase)
 	return &shop{site: w, db: db}

@@ -149,7 +149,7 @@ func (db *database) catalogue() string {
 	db.tb.Helper()
 	return db.text(`select string_agg(line, E'\n' order by line) from (
 		select format('%s %s %s %s %s', relname, relkind, relrowsecurity, relacl,
-			(select array_agg((attname, atttypid::regtype, attnotnull) order by attnum) from pg_attribute where attrelid = c.oid))
+			(select array_agg((attname, atttypid::regtype, attnotnull) order by attname) from pg_attribute where attrelid = c.oid))
 			from pg_class c where relnamespace = 'public'::regnamespace
 		union all select format('%s %s %s %s', oid::regprocedure, proacl, proconfig, prosecdef)
 			from pg_proc where pronamespace = 'public'::regnamespace
