@@ -584,3 +584,68 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 	}
 	s.checkRows(u.ID)
 }
+
+// TestAllItems: Stripe sends ten items with an object, the others on pages; a
+// metered one has no quantity.
+func TestAllItems(t *testing.T) {
+	s := startShop(t)
+	price := func(i int) string {
+		usage := "licensed"
+		if i == 0 {
+			usage = "metered"
+		}
+		return fmt.Sprintf(`"price":{"id":"price_%d","product":"prod_%d","recurring":{"interval":"month","usage_type":%q}}`, i, i, usage)
+	}
+	items := func(kind string, from, to int) string {
+		var all []string
+		for i := from; i < to; i++ {
+			quantity := ""
+			if i > 0 {
+				quantity = fmt.Sprintf(`,"quantity":%d`, i)
+			}
+			all = append(all, fmt.Sprintf(`{"id":"%s_%d","amount_total":100,%s%s}`, kind, i, price(i), quantity))
+		}
+		return fmt.Sprintf(`{"object":"list","has_more":%t,"data":[%s]}`, to < 23, strings.Join(all, ","))
+	}
+	s.stripe.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		answer := map[string]string{
+			"/v1/subscriptions/sub_1": `{"id":"sub_1","customer":"cus_1","status":"active","created":1700000000,"livemode":true,"items":` + items("si", 0, 10) + `}`,
+			"/v1/subscription_items?limit=100&starting_after=si_9&subscription=sub_1":  items("si", 10, 20),
+			"/v1/subscription_items?limit=100&starting_after=si_19&subscription=sub_1": items("si", 20, 23),
+			"/v1/checkout/sessions/cs_1": `{"id":"cs_1","mode":"payment","status":"complete","payment_status":"paid","created":1700000000,
+				"livemode":true,"customer_details":{"email":"eve@example.com"},"line_items":` + items("li", 0, 10) + `}`,
+			"/v1/checkout/sessions/cs_1/line_items?limit=100&starting_after=li_9": items("li", 10, 23),
+		}
+		body := answer[r.URL.Path]
+		if body == "" {
+			body = answer[r.URL.Path+"?"+r.URL.Query().Encode()]
+		}
+		_, _ = io.WriteString(w, body)
+		return body != ""
+	})
+	for _, e := range []string{`"type":"customer.subscription.updated","data":{"object":{"id":"sub_1"}}`, `"type":"checkout.session.completed","data":{"object":{"id":"cs_1"}}`} {
+		if got := s.deliver(`{"id":"evt_1",`+e+`}`, whsec, time.Now()); got.status != 200 {
+			t.Fatalf("webhook %s = %d %s; want 200", e, got.status, got.body)
+		}
+	}
+	var want []string
+	for i := range 23 {
+		quantity := fmt.Sprint(i)
+		if i == 0 {
+			quantity = "null"
+		}
+		want = append(want, fmt.Sprintf("price_%d prod_%d %s", i, i, quantity))
+	}
+	const list = `select string_agg(format('%s %s %s', i ->> 'price_id', i ->> 'product_id', coalesce(i ->> 'quantity', 'null')), ',' order by n)
+		from public.`
+	if got := s.db.text(list + "subscriptions, jsonb_array_elements(items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
+		t.Errorf("items = %s; want %s", got, strings.Join(want, ","))
+	}
+	want[0] = "price_0 prod_0 0"
+	if got := s.db.text(list + "purchases, jsonb_array_elements(line_items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
+		t.Errorf("line items = %s; want %s", got, strings.Join(want, ","))
+	}
+	if got := s.db.text("select concat_ws(' ', s.price_id, s.product_id, coalesce(s.quantity::text, 'null'), s.livemode::text, p.product_id, p.email, p.livemode::text) from public.subscriptions s, public.purchases p"); got != "price_0 prod_0 null true prod_0 eve@example.com true" {
+		t.Errorf("rows = %s; want those of the first item", got)
+	}
+}
