@@ -283,9 +283,18 @@ create policy "Users see their own purchases" on public.purchases
 -- the fetch of the highest ticket has seen them all. This needs no clock and no
 -- lock held while Stripe is asked.
 --
--- It does need tickets that rise: the sequence must not cache, and must come
--- along when the tables move to another database.
-create sequence if not exists public.stripe_tickets cache 1;
+-- It does need tickets that rise: the sequence must not cache, and must not begin
+-- anew when the tables move to another database.
+create sequence if not exists public.stripe_tickets;
+alter sequence public.stripe_tickets increment 1 cache 1 no cycle;
+do $$
+declare
+  highest bigint := greatest((select max(ticket) from public.subscriptions), (select max(ticket) from public.purchases));
+begin
+  if highest > (select last_value from public.stripe_tickets) then
+    perform setval('public.stripe_tickets', highest);
+  end if;
+end $$;
 revoke all on sequence public.stripe_tickets from public, anon, authenticated;
 grant all on sequence public.stripe_tickets to service_role;
 
@@ -489,11 +498,19 @@ declare
     'subscriptions_table', (parse_ident('public.subscriptions'))[2], 'purchases_table', (parse_ident('public.purchases'))[2],
     'customers_user_column', user_column, 'customers_customer_column', customer_column,
     'version', null, 'test_mode_counts', null);
+  tickets_used bigint;
+  tickets_drawn bigint;
   problems jsonb;
 begin
-  if settings is not null then
+  if settings is not null and has_table_privilege(settings, 'select') then
     answer := answer || coalesce((select jsonb_build_object('version', version, 'test_mode_counts', test_mode_counts)
       from public.stripe_settings), '{}');
+  end if;
+  if to_regclass('public.stripe_tickets') is not null and has_sequence_privilege('public.stripe_tickets', 'select')
+    and subscriptions is not null and has_table_privilege(subscriptions, 'select')
+    and purchases is not null and has_table_privilege(purchases, 'select') then
+    tickets_used := greatest((select max(ticket) from public.subscriptions), (select max(ticket) from public.purchases));
+    tickets_drawn := (select last_value from public.stripe_tickets);
   end if;
   with ours (name, tab, forbidden_to_anon, forbidden_to_users, needed) as (values
       ('public.customers', customers, 'select insert update delete truncate', 'select insert update delete truncate', 'select insert update'),
@@ -623,17 +640,20 @@ begin
     select 'functions', case
         when c.oid is null then 'sequence public.stripe_tickets is missing'
         when s.seqcache <> 1 or s.seqcycle or s.seqincrement < 1 then 'sequence public.stripe_tickets does not rise one by one'
+        when tickets_used > tickets_drawn then 'sequence public.stripe_tickets is behind the rows: nothing new would be written'
         else 'service_role may not use sequence public.stripe_tickets' end, again
     from (select to_regclass('public.stripe_tickets')) as needed (name)
     left join pg_catalog.pg_class c on c.oid = needed.name
     left join pg_catalog.pg_sequence s on s.seqrelid = c.oid
-    where c.oid is null or s.seqcache <> 1 or s.seqcycle or s.seqincrement < 1 or not has_sequence_privilege('service_role', c.oid, 'usage')
+    where c.oid is null or s.seqcache <> 1 or s.seqcycle or s.seqincrement < 1
+      or tickets_used > tickets_drawn or not has_sequence_privilege('service_role', c.oid, 'usage')
   ), no_trigger as (
     select 'functions', 'deleted users are not remembered: auth.users lacks the trigger', again
     where not exists (select from pg_catalog.pg_trigger t
       where t.tgfoid = to_regprocedure('public.stripe_remember_user()') and t.tgenabled in ('O', 'A'))
   ), no_version as (
-    select 'public.stripe_settings', 'it has no row', again where settings is not null and answer ->> 'version' is null
+    select 'public.stripe_settings', 'it has no row', again
+    where settings is not null and has_table_privilege(settings, 'select') and answer ->> 'version' is null
   ), problem (name, problem, remedy) as (
     select * from missing_tables union all select * from missing_columns union all select * from not_nullable
     union all select * from not_unique union all select * from foreign_keys union all select * from open_tables
