@@ -4,11 +4,13 @@ import (
 	_ "embed"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"8space.app/stripe-sidecar/internal/customers"
+	"8space.app/stripe-sidecar/internal/sandbox"
 )
 
 // schema1 is version 1 of the schema, which had no number yet.
@@ -103,6 +105,23 @@ func TestSchemaVersion(t *testing.T) {
 	for needs, want := range map[int]string{1: "", customers.SchemaVersion: "", customers.SchemaVersion + 1: "0A000"} {
 		if _, err := db.exec("service_role", "", "select public.stripe_ticket($1)", needs); sqlState(err) != want {
 			t.Errorf("stripe_ticket(%d) = %v; want %q", needs, err, want)
+		}
+	}
+}
+
+// TestSandboxSchema: the imitation has the columns of the schema, and no others.
+func TestSandboxSchema(t *testing.T) {
+	db := postgres(t).install()
+	for _, table := range sandbox.DefaultTables() {
+		var columns []string
+		for _, c := range table.Columns {
+			columns = append(columns, c.Name)
+		}
+		slices.Sort(columns)
+		want := db.text(`select string_agg(attname, ' ' order by attname collate "C") from pg_attribute
+			where attrelid = to_regclass($1) and attnum > 0 and not attisdropped`, "public."+table.Name)
+		if got := strings.Join(columns, " "); got != want {
+			t.Errorf("columns of the imitation's %s = %s; want %s", table.Name, got, want)
 		}
 	}
 }

@@ -77,6 +77,58 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestSchema prints the SQL for configurations, of which nothing else has to be
+// right or there.
+func TestSchema(t *testing.T) {
+	const counts, not = "\nupdate public.stripe_settings set test_mode_counts = true;", "\nupdate public.stripe_settings set test_mode_counts = false;"
+	tests := []struct {
+		name          string
+		env           map[string]string
+		has, lacks    []string
+		code          int
+		stderr        string
+		exactlySchema bool
+	}{
+		{name: "no variable", exactlySchema: true},
+		{name: "the defaults, and other mistakes", env: map[string]string{"CUSTOMERS_TABLE": "customers", "PORT": "none", "SUPABASE_URL": "abc", "STRIPE_WEBHOOK_SECRET": "x"}, exactlySchema: true},
+		{name: "test key", env: map[string]string{"STRIPE_SECRET_KEY": "sk_test_1"}, has: []string{counts}, lacks: []string{not}},
+		{name: "live key without sites", env: map[string]string{"STRIPE_SECRET_KEY": "rk_live_1"}, has: []string{not}, lacks: []string{counts}},
+		{name: "other names", env: map[string]string{"SUBSCRIPTIONS_TABLE": "stripe_subscriptions", "PURCHASES_TABLE": "Orders"},
+			has:   []string{"create table if not exists public.stripe_subscriptions (", `create table if not exists public."Orders" (`, "create table if not exists public.customers ("},
+			lacks: []string{"public.subscriptions", "public.purchases", counts, not}},
+		{name: "a table of the site's own", env: map[string]string{"CUSTOMERS_TABLE": "profiles", "CUSTOMERS_CUSTOMER_COLUMN": "customer_id"},
+			has:   []string{"select customers.id, customers.customer_id from public.profiles as customers"},
+			lacks: []string{"public.customers", "create table if not exists public.profiles", "\nalter table public.profiles", "\nrevoke all on public.profiles", "\nupdate public.profiles"}},
+		{name: "columns of the site's own", env: map[string]string{"CUSTOMERS_USER_COLUMN": "user_id"}, lacks: []string{"create table if not exists public.customers"}},
+		{name: "no name", env: map[string]string{"PURCHASES_TABLE": "public.purchases"}, code: 2, stderr: "PURCHASES_TABLE is no name"},
+		{name: "one name twice", env: map[string]string{"SUBSCRIPTIONS_TABLE": "orders", "PURCHASES_TABLE": "orders"}, code: 2, stderr: "PURCHASES_TABLE is the name of SUBSCRIPTIONS_TABLE too"},
+		{name: "a name of the schema", env: map[string]string{"SUBSCRIPTIONS_TABLE": "stripe_settings"}, code: 2, stderr: "SUBSCRIPTIONS_TABLE is the name of a table of the schema"},
+		{name: "a publishable key", env: map[string]string{"STRIPE_SECRET_KEY": "pk_test_1"}, code: 2, stderr: "STRIPE_SECRET_KEY is a publishable key"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			setenv(t, test.env)
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), []string{"schema"}, &stdout, &stderr); code != test.code || !strings.Contains(stderr.String(), test.stderr) || (code == 0) != (stderr.Len() == 0) {
+				t.Fatalf("schema = %d, %s; want %d, %q", code, &stderr, test.code, test.stderr)
+			}
+			if test.exactlySchema && !bytes.Equal(stdout.Bytes(), api.Schema) {
+				t.Error("schema printed something else than api/schema.sql; want it as it is")
+			}
+			for _, want := range test.has {
+				if !strings.Contains(stdout.String(), want) {
+					t.Errorf("schema lacks %q; want it", want)
+				}
+			}
+			for _, other := range test.lacks {
+				if i := strings.Index(stdout.String(), other); i >= 0 {
+					t.Errorf("schema has %q; want none", stdout.String()[max(0, i-80):min(stdout.Len(), i+80)])
+				}
+			}
+		})
+	}
+}
+
 // TestWrongConfiguration: every mistake at once, by name, and exit code 2.
 func TestWrongConfiguration(t *testing.T) {
 	anon, service := sandbox.LegacyKeys("a-legacy-secret-of-32-characters")

@@ -1,10 +1,14 @@
 package sandbox
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
 
 // DefaultTables are those of the service's schema.sql. A project that has them
-// has its functions too: stripe_ticket, stripe_write_subscription and
-// stripe_write_purchase.
+// has its functions too: stripe_ticket, stripe_write_subscription,
+// stripe_write_purchase, has_paid and stripe_schema.
 func DefaultTables() []Table {
 	own := func(row map[string]any, userID string) bool { return userID != "" && row["user_id"] == userID }
 	return []Table{{
@@ -62,6 +66,23 @@ func DefaultTables() []Table {
 			{Name: "ticket", Type: "int", NotNull: true},
 		},
 		Unique: [][]string{{"id"}}, Select: own, SignedInOnly: true,
+	}, {
+		Name: "stripe_settings",
+		Columns: []Column{
+			{Name: "id", Type: "bool", Default: func() any { return true }},
+			{Name: "version", Type: "int", NotNull: true},
+			{Name: "test_mode_counts", Type: "bool", NotNull: true, Default: func() any { return false }},
+		},
+		Unique: [][]string{{"id"}},
+	}, {
+		Name: "stripe_deleted_users",
+		Columns: []Column{
+			{Name: "stripe_customer_id", Type: "text"},
+			{Name: "user_id", Type: "uuid", NotNull: true},
+			{Name: "left_at", Type: "timestamptz", NotNull: true, Default: func() any { return time.Now() }},
+			{Name: "done_at", Type: "timestamptz"},
+		},
+		Unique: [][]string{{"stripe_customer_id"}},
 	}}
 }
 
@@ -78,6 +99,46 @@ func (s *Supabase) defaultFunctions() {
 	})
 	s.Function("stripe_write_purchase", func(tx *Tx, args map[string]any) (any, error) {
 		return nil, tx.writeNewer("stripe_write_purchase", "purchases", args["ticket"], args["purchase"])
+	})
+	// Nothing is sold for money here, so that test mode counts.
+	s.Function("has_paid", func(tx *Tx, args map[string]any) (any, error) {
+		return tx.hasPaid(args["what"]), nil
+	})
+	s.Function("stripe_schema", func(tx *Tx, _ map[string]any) (any, error) {
+		if err := tx.onlyServiceRole("stripe_schema"); err != nil {
+			return nil, err
+		}
+		return map[string]any{
+			"version": schemaVersion, "test_mode_counts": true, "problems": []any{},
+			"customers_table": "customers", "customers_user_column": "id", "customers_customer_column": "stripe_customer_id",
+			"subscriptions_table": "subscriptions", "purchases_table": "purchases",
+		}, nil
+	})
+}
+
+const schemaVersion = 2
+
+// hasPaid tells whether the caller's user may use a price or a product, nil for
+// anything.
+func (tx *Tx) hasPaid(what any) bool {
+	bought := func(row map[string]any, items any) bool {
+		if row["user_id"] != tx.userID || tx.userID == "" {
+			return false
+		}
+		all, _ := items.([]any)
+		return what == nil || row["price_id"] == what || row["product_id"] == what ||
+			slices.ContainsFunc(all, func(item any) bool {
+				i, _ := item.(map[string]any)
+				return i["price_id"] == what || i["product_id"] == what
+			})
+	}
+	return slices.ContainsFunc(tx.Rows("subscriptions"), func(s map[string]any) bool {
+		return bought(s, s["items"]) && (s["status"] == "active" || s["status"] == "trialing" || s["status"] == "past_due")
+	}) || slices.ContainsFunc(tx.Rows("purchases"), func(p map[string]any) bool {
+		refunded := p["amount_refunded"].(int64)
+		total, known := p["amount_total"].(int64)
+		return bought(p, p["line_items"]) && p["status"] == "complete" && p["payment_status"] != "unpaid" &&
+			p["disputed"] == false && (refunded == 0 || known && refunded < total)
 	})
 }
 

@@ -53,6 +53,11 @@ func TestTickets(t *testing.T) {
 		{"GET", "purchases", "", 401, "42501"},
 		{"GET", "customers", ann.ID, 403, "42501"},
 		{"POST", "purchases", ann.ID, 403, "42501"},
+		{"GET", "stripe_deleted_users", ann.ID, 403, "42501"},
+		{"POST", "rpc/has_paid", ann.ID, 200, "true"},
+		{"POST", "rpc/has_paid", eve.ID, 200, "false"},
+		{"POST", "rpc/has_paid", "", 200, "false"},
+		{"POST", "rpc/stripe_schema", ann.ID, 403, "42501"},
 		{"POST", "rpc/stripe_ticket", ann.ID, 403, "42501"},
 		{"POST", "rpc/stripe_write_purchase", "", 401, "42501"},
 	} {

@@ -108,6 +108,9 @@ func NewSupabase(o SupabaseOptions) *Supabase {
 	if s.tables["subscriptions"] != nil && s.tables["purchases"] != nil {
 		s.defaultFunctions()
 	}
+	if s.tables["stripe_settings"] != nil {
+		s.Insert("stripe_settings", row{"version": schemaVersion, "test_mode_counts": true})
+	}
 
 	// The key set is the one address that asks for no API key.
 	s.mux.HandleFunc("GET /auth/v1/.well-known/jwks.json", s.getKeySet)
