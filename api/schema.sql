@@ -223,7 +223,7 @@ begin
 
   -- A foreign key without ON DELETE would leave a user who has bought undeletable.
   for item in
-    select needed.*, a.attnum, k.conname from (values
+    select needed.*, a.attnum, k.conname, k.convalidated from (values
       -- customers: begin
       ('public.customers'::regclass, 'id', 'c'),
       -- customers: end
@@ -243,9 +243,9 @@ begin
       where k.conrelid = item.name and k.contype = 'f' and k.confrelid = 'auth.users'::regclass
         and k.conkey = array[item.attnum] and k.confdeltype = item.action::"char"
     ) then
-      -- Not valid: rows of users who are gone already may stay.
-      execute format('alter table %s add foreign key (%I) references auth.users (id) on delete %s not valid',
-        item.name, item.col, case item.action when 'c' then 'cascade' else 'set null' end);
+      -- Where there was none, rows of users who are gone already may stay.
+      execute format('alter table %s add foreign key (%I) references auth.users (id) on delete %s %s', item.name, item.col,
+        case item.action when 'c' then 'cascade' else 'set null' end, case when item.convalidated then '' else 'not valid' end);
     end if;
   end loop;
 end $$;

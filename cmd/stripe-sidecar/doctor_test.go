@@ -64,6 +64,8 @@ func TestDoctor(t *testing.T) {
 		{name: "wrong service role key", env: []string{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_wrong"},
 			failing: "customers table, subscriptions and purchases", mentions: "SUPABASE_SERVICE_ROLE_KEY"},
 		{name: "no such table", env: []string{"CUSTOMERS_TABLE", "nothing"}, failing: "customers table", mentions: "CUSTOMERS_TABLE"},
+		{name: "no such table of subscriptions", env: []string{"SUBSCRIPTIONS_TABLE", "nothing"}, failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
+		{name: "no such table of purchases", env: []string{"PURCHASES_TABLE", "nothing"}, failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
 		{name: "schema without functions", breaks: "POST /rest/v1/rpc/stripe_ticket", handler: status(404, `{"code":"PGRST202"}`),
 			failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
 		{name: "open to anon", breaks: "GET /rest/v1/customers", handler: status(200, `[{"id":"x","stripe_customer_id":"cus_1"}]`),
