@@ -100,7 +100,7 @@ func TestSchema(t *testing.T) {
 			has:   []string{"select customers.id, customers.customer_id from public.profiles as customers"},
 			lacks: []string{"public.customers", "create table if not exists public.profiles", "\nalter table public.profiles", "\nrevoke all on public.profiles", "\nupdate public.profiles"}},
 		{name: "columns of the site's own", env: map[string]string{"CUSTOMERS_USER_COLUMN": "user_id"}, lacks: []string{"create table if not exists public.customers"}},
-		{name: "no name", env: map[string]string{"PURCHASES_TABLE": "public.purchases"}, code: 2, stderr: "PURCHASES_TABLE is no name"},
+		{name: "no name", env: map[string]string{"PURCHASES_TABLE": "public.purchases"}, code: 2, stderr: "PURCHASES_TABLE is not the name"},
 		{name: "one name twice", env: map[string]string{"SUBSCRIPTIONS_TABLE": "orders", "PURCHASES_TABLE": "orders"}, code: 2, stderr: "PURCHASES_TABLE is the name of SUBSCRIPTIONS_TABLE too"},
 		{name: "a name of the schema", env: map[string]string{"SUBSCRIPTIONS_TABLE": "stripe_settings"}, code: 2, stderr: "SUBSCRIPTIONS_TABLE is the name of a table of the schema"},
 		{name: "a publishable key", env: map[string]string{"STRIPE_SECRET_KEY": "pk_test_1"}, code: 2, stderr: "STRIPE_SECRET_KEY is a publishable key"},

@@ -112,6 +112,16 @@ func TestWiring(t *testing.T) {
 		}
 		return "no call"
 	}
+	records := func(t *testing.T, w *wired) string { // the tables that the doctor reads behind the customers
+		run(t.Context(), []string{"doctor"}, io.Discard, io.Discard)
+		var tables []string
+		for _, c := range w.supabase.Calls() {
+			if table, ok := strings.CutPrefix(c.Path, "/rest/v1/"); ok && table != "customers" && !strings.HasPrefix(table, "rpc/") {
+				tables = append(tables, table)
+			}
+		}
+		return strings.Join(tables, " ")
+	}
 	twice := func(t *testing.T, w *wired) string {
 		w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
 		return w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.2")[:3]
@@ -190,6 +200,8 @@ func TestWiring(t *testing.T) {
 		"CUSTOMERS_TABLE":           {value: "profiles", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/profiles?id=…&select=stripe_customer_id"},
 		"CUSTOMERS_USER_COLUMN":     {value: "user_id", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/customers?select=stripe_customer_id&user_id=…"},
 		"CUSTOMERS_CUSTOMER_COLUMN": {value: "customer_id", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/customers?id=…&select=customer_id"},
+		"SUBSCRIPTIONS_TABLE":       {value: "abos", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "abos"},
+		"PURCHASES_TABLE":           {value: "orders", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "subscriptions orders"},
 
 		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
