@@ -16,7 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // TestChaos has three replicas behind nginx under load, kills one and starts it
@@ -38,17 +39,17 @@ func TestChaos(t *testing.T) {
 	// Each user makes the first checkout, and another one, and buys a
 	// subscription, of which the Events go through nginx too.
 	var lost, bought, killed, restarted atomic.Int32
-	events := make(chan sandbox.Event, users*20)
+	events := make(chan fakestripe.Event, users*20)
 	var next atomic.Int32
 	var wg sync.WaitGroup
-	accounts := make([]sandbox.User, users)
+	accounts := make([]fakesupabase.User, users)
 	for i := range accounts {
 		accounts[i] = s.supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
 		s.db.addUser(accounts[i].ID)
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(client.CloseIdleConnections)
-	checkout := func(body string, u sandbox.User) bool {
+	checkout := func(body string, u fakesupabase.User) bool {
 		r, err := http.NewRequest("POST", front+"/api/stripe/create-checkout", strings.NewReader(body))
 		if err != nil {
 			t.Error(err)

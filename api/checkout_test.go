@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // TestCheckoutForm shows the exact parameters that reach Stripe.
@@ -72,7 +72,7 @@ func TestCheckoutForm(t *testing.T) {
 				changes = append(changes, test.change)
 			}
 			w := start(t, changes...)
-			var u sandbox.User
+			var u fakesupabase.User
 			var headers []string
 			if test.signedIn {
 				u, headers = w.signUp("ada@example.com")

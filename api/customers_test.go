@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -127,9 +127,9 @@ func TestSameEmail(t *testing.T) {
 // TestTables: a table of the site's own serves, and a row without a Customer
 // counts as none.
 func TestTables(t *testing.T) {
-	profiles := []sandbox.Table{{
+	profiles := []fakesupabase.Table{{
 		Name: "profiles",
-		Columns: []sandbox.Column{{Name: "id", Type: "uuid"}, {Name: "customer_id", Type: "text"},
+		Columns: []fakesupabase.Column{{Name: "id", Type: "uuid"}, {Name: "customer_id", Type: "text"},
 			{Name: "full_name", Type: "text", NotNull: true}},
 		Unique: [][]string{{"id"}, {"customer_id"}},
 	}}
@@ -140,7 +140,7 @@ func TestTables(t *testing.T) {
 	legacy := func(s *settings) {
 		const secret = "a-legacy-secret-of-32-characters"
 		s.supabase.JWTSecret = secret
-		s.supabase.AnonKey, s.supabase.ServiceRoleKey = sandbox.LegacyKeys(secret)
+		s.supabase.AnonKey, s.supabase.ServiceRoleKey = fakesupabase.LegacyKeys(secret)
 		s.auth.AnonKey, s.customers.ServiceRoleKey = upstream.NewSecret(s.supabase.AnonKey), upstream.NewSecret(s.supabase.ServiceRoleKey)
 		s.auth.JWTSecret = upstream.NewSecret(secret)
 	}
@@ -159,12 +159,12 @@ func TestTables(t *testing.T) {
 		// A profile is not this service's to invent: full_name is missing.
 		{"profiles, no row", useProfiles, nil, "profiles", "", 503},
 		{"legacy keys", legacy, nil, "customers", "stripe_customer_id", 200},
-		{"wrong service role key", func(s *settings) { s.customers.ServiceRoleKey = upstream.NewSecret(sandbox.AnonKey) }, nil, "customers", "", 503},
+		{"wrong service role key", func(s *settings) { s.customers.ServiceRoleKey = upstream.NewSecret(fakesupabase.AnonKey) }, nil, "customers", "", 503},
 		{"no such table", func(s *settings) { s.customers.Table = "nothing" }, nil, "customers", "", 503},
 		{"no such column", func(s *settings) { s.customers.CustomerColumn = "nothing" }, nil, "customers", "", 503},
 		{"user column not unique", func(s *settings) {
-			s.supabase.Tables = []sandbox.Table{{Name: "customers", Unique: [][]string{{"n"}},
-				Columns: []sandbox.Column{{Name: "n", Type: "int", Default: func() any { return rand.Int64() }}, {Name: "id", Type: "uuid"}, {Name: "stripe_customer_id", Type: "text"}}}}
+			s.supabase.Tables = []fakesupabase.Table{{Name: "customers", Unique: [][]string{{"n"}},
+				Columns: []fakesupabase.Column{{Name: "n", Type: "int", Default: func() any { return rand.Int64() }}, {Name: "id", Type: "uuid"}, {Name: "stripe_customer_id", Type: "text"}}}}
 		}, nil, "customers", "", 503},
 	}
 	for _, test := range tests {
@@ -203,13 +203,13 @@ func TestTables(t *testing.T) {
 func TestCustomerGone(t *testing.T) {
 	tests := []struct {
 		name string
-		lose func(w *site, u sandbox.User, session []string)
+		lose func(w *site, u fakesupabase.User, session []string)
 	}{
-		{"deleted", func(w *site, u sandbox.User, session []string) {
+		{"deleted", func(w *site, u fakesupabase.User, session []string) {
 			w.checkout(buyOnce, session...)
 			w.stripe.DeleteCustomer(w.stripe.Customers()[0].ID)
 		}},
-		{"of another account or mode", func(w *site, u sandbox.User, _ []string) {
+		{"of another account or mode", func(w *site, u fakesupabase.User, _ []string) {
 			w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_live"})
 		}},
 	}
@@ -304,7 +304,7 @@ func TestTwoUsersNeverShare(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := start(t)
-	var users []sandbox.User
+	var users []fakesupabase.User
 	var sessions [][]string
 	for i := range 6 {
 		u, s := w.signUp(fmt.Sprintf("user%d@example.com", i))
@@ -458,13 +458,13 @@ func TestOneSubscription(t *testing.T) {
 func TestOneSubscriptionConfirms(t *testing.T) {
 	tests := []struct {
 		name   string
-		refuse func(w *site, u sandbox.User)
+		refuse func(w *site, u fakesupabase.User)
 		status int
 		guest  bool
 	}{
-		{"signed out", func(w *site, u sandbox.User) { w.supabase.SignOut(u.ID) }, 200, true},
-		{"banned", func(w *site, u sandbox.User) { w.supabase.Ban(u.ID) }, 200, true},
-		{"Supabase down", func(w *site, _ sandbox.User) {
+		{"signed out", func(w *site, u fakesupabase.User) { w.supabase.SignOut(u.ID) }, 200, true},
+		{"banned", func(w *site, u fakesupabase.User) { w.supabase.Ban(u.ID) }, 200, true},
+		{"Supabase down", func(w *site, _ fakesupabase.User) {
 			w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 				down := strings.HasPrefix(r.URL.Path, "/auth/")
 				if down {
@@ -616,7 +616,7 @@ func patch(t *testing.T, w *site, userID, customerID string) {
 	t.Helper()
 	r := httptest.NewRequest("PATCH", tablePath+"?id=eq."+userID, strings.NewReader(`{"stripe_customer_id":"`+customerID+`"}`))
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("apikey", sandbox.ServiceRoleKey)
+	r.Header.Set("apikey", fakesupabase.ServiceRoleKey)
 	rec := httptest.NewRecorder()
 	w.supabase.ServeHTTP(rec, r)
 	if rec.Code >= 300 {

@@ -18,7 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -42,7 +43,7 @@ func startShopOn(t *testing.T, db *database) *shop {
 }
 
 // customer signs a user up who has a Customer already.
-func (s *shop) customer(email string) (u sandbox.User, session []string, customerID string) {
+func (s *shop) customer(email string) (u fakesupabase.User, session []string, customerID string) {
 	s.tb.Helper()
 	u, session = s.signUp(email)
 	s.db.addUser(u.ID)
@@ -65,7 +66,7 @@ func (s *shop) deliverAll(from int) int {
 }
 
 // subscriptionState is what the row of a subscription must say, from Stripe.
-func subscriptionState(u sandbox.Subscription, userID string) string {
+func subscriptionState(u fakestripe.Subscription, userID string) string {
 	return fmt.Sprintf("%s %s %s %s %t %d %d", u.Customer, userID, u.Status, u.Price, u.CancelAtPeriodEnd,
 		u.CurrentPeriodStart.Unix(), u.CurrentPeriodEnd.Unix())
 }
@@ -357,7 +358,7 @@ func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*os.Proc
 		return server.URL
 	}
 	s.env = []string{"HOST=127.0.0.1", "PORT=0", "STRIPE_SECRET_KEY=" + secretKey, "STRIPE_WEBHOOK_SECRET=" + whsec,
-		"SUPABASE_ANON_KEY=" + sandbox.AnonKey, "SUPABASE_SERVICE_ROLE_KEY=" + sandbox.ServiceRoleKey,
+		"SUPABASE_ANON_KEY=" + fakesupabase.AnonKey, "SUPABASE_SERVICE_ROLE_KEY=" + fakesupabase.ServiceRoleKey,
 		"STRIPE_API_BASE=" + serve(s.stripe), "SUPABASE_URL=" + serve(s.supabase)}
 	for range n {
 		url, process := startProgram(t, s.env...)
@@ -371,7 +372,7 @@ func deliverTo(url string, payload []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.Header.Set("Stripe-Signature", sandbox.Sign(whsec, payload, time.Now()))
+	r.Header.Set("Stripe-Signature", fakestripe.Sign(whsec, payload, time.Now()))
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, err
@@ -400,9 +401,9 @@ func (s *shop) live(customerID string, after func()) {
 
 // lifeEvents returns the Events of each life: created, paid, upgraded, cancelled
 // at the period's end, resumed, payment failed, deleted.
-func (s *shop) lifeEvents() map[string][]sandbox.Event {
+func (s *shop) lifeEvents() map[string][]fakestripe.Event {
 	s.tb.Helper()
-	lives := map[string][]sandbox.Event{}
+	lives := map[string][]fakestripe.Event{}
 	for _, e := range s.stripe.Events() {
 		var payload struct {
 			Data struct {

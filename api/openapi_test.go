@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"8space.app/stripe-sidecar/api"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -197,7 +197,7 @@ func TestOpenAPI(t *testing.T) {
 		send("POST", checkout, buyPro, session...)
 		send("POST", portal, openPortal, session...)
 	}
-	send("POST", checkout, buyPro, bearer(sandbox.NewSupabase(sandbox.SupabaseOptions{JWTSecret: "a secret that only Auth knows, 32+"}).Sign(map[string]any{
+	send("POST", checkout, buyPro, bearer(fakesupabase.New(fakesupabase.Options{JWTSecret: "a secret that only Auth knows, 32+"}).Sign(map[string]any{
 		"sub": "6f1f4e0e-0000-4000-8000-000000000000", "aud": "authenticated", "exp": 99999999999}))...)
 	w.supabase.Intercept(nil)
 

@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"8space.app/stripe-sidecar/api"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // clusterScript runs a PostgreSQL server in a temporary directory, whose name
@@ -317,7 +317,7 @@ func (db *database) addUser(id string) {
 //
 // Supabase.Function would not do: functions registered there run under the
 // sandbox's one lock, and writes that never meet could not overtake each other.
-func connectTables(tb testing.TB, db *database, supabase *sandbox.Supabase) {
+func connectTables(tb testing.TB, db *database, supabase *fakesupabase.Project) {
 	tb.Helper()
 	supabase.Intercept(db.serveFunctions)
 	tb.Cleanup(func() { supabase.Intercept(nil) })
@@ -341,7 +341,7 @@ func (db *database) serveFunctions(w http.ResponseWriter, r *http.Request) bool 
 		return false
 	}
 	role := "anon"
-	if r.Header.Get("apikey") == sandbox.ServiceRoleKey {
+	if r.Header.Get("apikey") == fakesupabase.ServiceRoleKey {
 		role = "service_role"
 	}
 	body, err := io.ReadAll(r.Body)

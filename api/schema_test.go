@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"8space.app/stripe-sidecar/api"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 const (
@@ -656,7 +656,7 @@ func drawTicket(db *database) (ticket int64, err error) {
 func TestConnectTables(t *testing.T) {
 	db := postgres(t).install()
 	db.addUser(userA)
-	supabase := sandbox.NewSupabase(sandbox.SupabaseOptions{})
+	supabase := fakesupabase.New(fakesupabase.Options{})
 	connectTables(t, db, supabase)
 	call := func(key, function string, args any) string {
 		body, err := json.Marshal(args)
@@ -681,11 +681,11 @@ func TestConnectTables(t *testing.T) {
 			args          map[string]any
 			want          string
 		}{
-			{sandbox.ServiceRoleKey, w.function, map[string]any{"ticket": 1, argument: w.row}, "204 "},
-			{sandbox.ServiceRoleKey, w.function, map[string]any{"ticket": 2, argument: w.without("created")}, "400 " + notNull},
-			{sandbox.AnonKey, w.function, map[string]any{"ticket": 2, argument: w.row}, "401 " + denied},
-			{sandbox.AnonKey, "stripe_ticket", nil, "401 " + denied},
-			{sandbox.ServiceRoleKey, "stripe_nothing", nil, "404 PGRST202"},
+			{fakesupabase.ServiceRoleKey, w.function, map[string]any{"ticket": 1, argument: w.row}, "204 "},
+			{fakesupabase.ServiceRoleKey, w.function, map[string]any{"ticket": 2, argument: w.without("created")}, "400 " + notNull},
+			{fakesupabase.AnonKey, w.function, map[string]any{"ticket": 2, argument: w.row}, "401 " + denied},
+			{fakesupabase.AnonKey, "stripe_ticket", nil, "401 " + denied},
+			{fakesupabase.ServiceRoleKey, "stripe_nothing", nil, "404 PGRST202"},
 		} {
 			if got := call(test.key, test.function, test.args); got != test.want {
 				t.Errorf("%s(%v) = %q; want %q", test.function, test.args, got, test.want)
@@ -702,7 +702,7 @@ func TestConnectTables(t *testing.T) {
 			return err
 		}
 		go func() {
-			written <- call(sandbox.ServiceRoleKey, "stripe_write_subscription", map[string]any{"ticket": 3, "subscription": writers[0].row})
+			written <- call(fakesupabase.ServiceRoleKey, "stripe_write_subscription", map[string]any{"ticket": 3, "subscription": writers[0].row})
 		}()
 		for db.text("select count(*) from pg_locks where not granted") == "0" {
 			select {
@@ -711,7 +711,7 @@ func TestConnectTables(t *testing.T) {
 			default:
 			}
 		}
-		if got := call(sandbox.ServiceRoleKey, "stripe_ticket", map[string]any{}); got != "200 1" {
+		if got := call(fakesupabase.ServiceRoleKey, "stripe_ticket", map[string]any{}); got != "200 1" {
 			t.Errorf("stripe_ticket() while a write waits = %q; want 200 1", got)
 		}
 		return nil

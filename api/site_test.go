@@ -20,7 +20,8 @@ import (
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -33,8 +34,8 @@ const (
 // settings are what a test can change about the service and its surroundings
 // before they start.
 type settings struct {
-	supabase  sandbox.SupabaseOptions
-	stripe    sandbox.StripeOptions
+	supabase  fakesupabase.Options
+	stripe    fakestripe.Options
 	auth      auth.Config
 	customers customers.Config
 	billing   billing.Config
@@ -47,8 +48,8 @@ type settings struct {
 type site struct {
 	tb       testing.TB
 	url      string
-	stripe   *sandbox.Stripe
-	supabase *sandbox.Supabase
+	stripe   *fakestripe.Account
+	supabase *fakesupabase.Project
 	logs     *logBuffer
 	logged   bool // to logs
 }
@@ -61,11 +62,11 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	tb.Cleanup(transport.CloseIdleConnections)
 	s := settings{
 		transport: transport,
-		stripe:    sandbox.StripeOptions{SecretKey: secretKey},
+		stripe:    fakestripe.Options{SecretKey: secretKey},
 		auth:      auth.Config{CookieName: cookieName, Timeout: 10 * time.Second},
 		customers: customers.Config{Table: "customers", UserColumn: "id", CustomerColumn: "stripe_customer_id",
 			Subscriptions: "subscriptions", Purchases: "purchases",
-			ServiceRoleKey: upstream.NewSecret(sandbox.ServiceRoleKey)},
+			ServiceRoleKey: upstream.NewSecret(fakesupabase.ServiceRoleKey)},
 		billing: billing.Config{SecretKey: upstream.NewSecret(secretKey), PromotionCodes: true},
 		api: api.Config{
 			Logger:          logger,
@@ -80,7 +81,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	for _, change := range changes {
 		change(&s)
 	}
-	w := &site{tb: tb, logs: logs, logged: s.api.Logger == logger, stripe: sandbox.NewStripe(s.stripe), supabase: sandbox.NewSupabase(s.supabase)}
+	w := &site{tb: tb, logs: logs, logged: s.api.Logger == logger, stripe: fakestripe.New(s.stripe), supabase: fakesupabase.New(s.supabase)}
 	serve := func(h http.Handler) string {
 		server := httptest.NewServer(h)
 		tb.Cleanup(server.Close)
@@ -94,7 +95,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	}
 	set(&s.auth.URL, supabaseURL)
 	if s.auth.AnonKey == (upstream.Secret{}) {
-		s.auth.AnonKey = upstream.NewSecret(sandbox.AnonKey)
+		s.auth.AnonKey = upstream.NewSecret(fakesupabase.AnonKey)
 	}
 	set(&s.customers.URL, supabaseURL)
 	set(&s.billing.APIBase, stripeURL)
@@ -164,7 +165,7 @@ func (w *site) portal(body string, headers ...string) answer {
 }
 
 // signUp returns a new user and the header lines of their session.
-func (w *site) signUp(email string) (sandbox.User, []string) {
+func (w *site) signUp(email string) (fakesupabase.User, []string) {
 	u := w.supabase.SignUp(email, "correct horse battery staple")
 	return u, bearer(w.supabase.SignIn(u.ID).AccessToken)
 }
@@ -172,7 +173,7 @@ func (w *site) signUp(email string) (sandbox.User, []string) {
 // deliver sends an Event as Stripe does, signed at a time with a secret.
 func (w *site) deliver(payload, secret string, at time.Time) answer {
 	w.tb.Helper()
-	return w.do("POST", "/api/stripe/webhook", payload, "Stripe-Signature", sandbox.Sign(secret, []byte(payload), at))
+	return w.do("POST", "/api/stripe/webhook", payload, "Stripe-Signature", fakestripe.Sign(secret, []byte(payload), at))
 }
 
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/customers"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // schema1 is version 1 of the schema, which had no number yet.
@@ -112,7 +112,7 @@ func TestSchemaVersion(t *testing.T) {
 // TestSandboxSchema: the imitation has the columns of the schema, and no others.
 func TestSandboxSchema(t *testing.T) {
 	db := postgres(t).install()
-	for _, table := range sandbox.DefaultTables() {
+	for _, table := range fakesupabase.DefaultTables() {
 		var columns []string
 		for _, c := range table.Columns {
 			columns = append(columns, c.Name)

@@ -18,7 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // No secrets: these open nothing but the sandbox.
@@ -97,10 +98,10 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return err
 	}
 
-	supabase := sandbox.NewSupabase(sandbox.SupabaseOptions{URL: supabaseAt.url})
-	stripe := sandbox.NewStripe(sandbox.StripeOptions{
+	supabase := fakesupabase.New(fakesupabase.Options{URL: supabaseAt.url})
+	stripe := fakestripe.New(fakestripe.Options{
 		PublicURL: stripeAt.url,
-		Webhooks:  []sandbox.WebhookEndpoint{{URL: site.url + "/api/stripe/webhook", Secret: webhookSecret}},
+		Webhooks:  []fakestripe.WebhookEndpoint{{URL: site.url + "/api/stripe/webhook", Secret: webhookSecret}},
 	})
 	defer stripe.Close()
 	demo := supabase.SignUp(demoEmail, demoPassword)

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // stopPatience is longer than the service takes to stop.
@@ -22,8 +22,8 @@ const stopPatience = 30 * time.Second
 func variables(supabase, stripe *listener) []string {
 	return []string{
 		"SUPABASE_URL=" + supabase.url,
-		"SUPABASE_ANON_KEY=" + sandbox.AnonKey,
-		"SUPABASE_SERVICE_ROLE_KEY=" + sandbox.ServiceRoleKey,
+		"SUPABASE_ANON_KEY=" + fakesupabase.AnonKey,
+		"SUPABASE_SERVICE_ROLE_KEY=" + fakesupabase.ServiceRoleKey,
 		"STRIPE_API_BASE=" + stripe.url,
 		"STRIPE_SECRET_KEY=" + stripeKey,
 		"STRIPE_WEBHOOK_SECRET=" + webhookSecret,

@@ -12,7 +12,7 @@ import (
 	"net/url"
 	"strings"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 //go:embed site
@@ -27,7 +27,7 @@ func newSite(serviceAddr, supabaseURL string) http.Handler {
 	}
 	var page bytes.Buffer
 	if err := template.Must(template.ParseFS(files, "index.html")).Execute(&page, map[string]string{
-		"SupabaseURL": supabaseURL, "AnonKey": sandbox.AnonKey, "CookieName": cookieName(supabaseURL),
+		"SupabaseURL": supabaseURL, "AnonKey": fakesupabase.AnonKey, "CookieName": cookieName(supabaseURL),
 		"DemoEmail": demoEmail, "DemoPassword": demoPassword,
 	}); err != nil {
 		panic(err) // the embedded page

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/billing"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // TestDoctor: a good set-up is all ok; each thing broken is one line that says
@@ -76,9 +77,9 @@ func TestDoctor(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			stripe := sandbox.NewStripe(sandbox.StripeOptions{Webhooks: []sandbox.WebhookEndpoint{{URL: "http://127.0.0.1:1/api/stripe/webhook", Secret: "whsec_1"}}})
+			stripe := fakestripe.New(fakestripe.Options{Webhooks: []fakestripe.WebhookEndpoint{{URL: "http://127.0.0.1:1/api/stripe/webhook", Secret: "whsec_1"}}})
 			t.Cleanup(stripe.Close)
-			supabase := sandbox.NewSupabase(sandbox.SupabaseOptions{})
+			supabase := fakesupabase.New(fakesupabase.Options{})
 			intercept := func(w http.ResponseWriter, r *http.Request) bool {
 				broken := r.Method+" "+r.URL.Path == test.breaks
 				if broken {

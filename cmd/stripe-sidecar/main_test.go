@@ -18,7 +18,8 @@ import (
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -41,8 +42,8 @@ func valid(changes ...string) map[string]string {
 		"PORT":                      "0",
 		"STRIPE_SECRET_KEY":         "sk_test_main_tests",
 		"SUPABASE_URL":              "https://abc.supabase.co",
-		"SUPABASE_ANON_KEY":         sandbox.AnonKey,
-		"SUPABASE_SERVICE_ROLE_KEY": sandbox.ServiceRoleKey,
+		"SUPABASE_ANON_KEY":         fakesupabase.AnonKey,
+		"SUPABASE_SERVICE_ROLE_KEY": fakesupabase.ServiceRoleKey,
 	}
 	for i := 0; i < len(changes); i += 2 {
 		env[changes[i]] = changes[i+1]
@@ -131,7 +132,7 @@ func TestSchema(t *testing.T) {
 
 // TestWrongConfiguration: every mistake at once, by name, and exit code 2.
 func TestWrongConfiguration(t *testing.T) {
-	anon, service := sandbox.LegacyKeys("a-legacy-secret-of-32-characters")
+	anon, service := fakesupabase.LegacyKeys("a-legacy-secret-of-32-characters")
 	tests := []struct {
 		name string
 		env  map[string]string
@@ -315,7 +316,7 @@ func (s *service) wait(t *testing.T) (int, string) {
 // finished, and the program ends with 0.
 func TestStop(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
-	stripe := sandbox.NewStripe(sandbox.StripeOptions{})
+	stripe := fakestripe.New(fakestripe.Options{})
 	stripe.Intercept(func(http.ResponseWriter, *http.Request) bool {
 		close(arrived)
 		<-release

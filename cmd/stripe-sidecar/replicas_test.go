@@ -13,7 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 const beTheProgram = "STRIPE_SIDECAR_TEST_IS_THE_PROGRAM"
@@ -64,9 +65,9 @@ func startProcess(t *testing.T, env map[string]string) (url string, process *os.
 }
 
 // surroundings are one Stripe and one Supabase for several processes.
-func surroundings(t *testing.T, o sandbox.StripeOptions) (stripe *sandbox.Stripe, supabase *sandbox.Supabase, env map[string]string) {
+func surroundings(t *testing.T, o fakestripe.Options) (stripe *fakestripe.Account, supabase *fakesupabase.Project, env map[string]string) {
 	t.Helper()
-	stripe, supabase = sandbox.NewStripe(o), sandbox.NewSupabase(sandbox.SupabaseOptions{})
+	stripe, supabase = fakestripe.New(o), fakesupabase.New(fakesupabase.Options{})
 	stripeServer, supabaseServer := httptest.NewServer(stripe), httptest.NewServer(supabase)
 	t.Cleanup(stripeServer.Close)
 	t.Cleanup(supabaseServer.Close)
@@ -99,7 +100,7 @@ func TestFirstCheckoutsAtOnce(t *testing.T) {
 	const checkouts = 50
 	var creations atomic.Int32
 	second := make(chan struct{})
-	stripe, supabase, env := surroundings(t, sandbox.StripeOptions{Executing: func(r *http.Request) {
+	stripe, supabase, env := surroundings(t, fakestripe.Options{Executing: func(r *http.Request) {
 		if r.URL.Path == "/v1/customers" {
 			<-second
 		}
@@ -146,7 +147,7 @@ func TestFirstCheckoutsAtOnce(t *testing.T) {
 // TestCrashBeforeTheRow: a process is killed between creating the Customer and
 // writing the row; the next checkout ends with the same Customer.
 func TestCrashBeforeTheRow(t *testing.T) {
-	stripe, supabase, env := surroundings(t, sandbox.StripeOptions{})
+	stripe, supabase, env := surroundings(t, fakestripe.Options{})
 	url, process := startProcess(t, env)
 	other, _ := startProcess(t, env)
 	u := supabase.SignUp("ada@example.com", "correct horse battery staple")

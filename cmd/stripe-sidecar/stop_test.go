@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 )
 
 // TestSigtermUnderLoad: a real process with 200 requests in flight is told to
@@ -22,7 +22,7 @@ func TestSigtermUnderLoad(t *testing.T) {
 	const requests = 200
 	var arrived atomic.Int32
 	all, release := make(chan struct{}), make(chan struct{})
-	stripe, _, env := surroundings(t, sandbox.StripeOptions{})
+	stripe, _, env := surroundings(t, fakestripe.Options{})
 	stripe.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
 		if arrived.Add(1) == requests {
 			close(all)
@@ -67,7 +67,7 @@ func TestSigtermUnderLoad(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	stripe, _, env := surroundings(t, sandbox.StripeOptions{})
+	stripe, _, env := surroundings(t, fakestripe.Options{})
 	stripe.Intercept(func(http.ResponseWriter, *http.Request) bool {
 		close(arrived)
 		<-release
@@ -102,7 +102,7 @@ func TestSecondSignal(t *testing.T) {
 // TestSlowClient: who sends a byte now and then does not hold a connection.
 func TestSlowClient(t *testing.T) {
 	t.Parallel() // it waits for the service's own time-outs
-	_, _, env := surroundings(t, sandbox.StripeOptions{})
+	_, _, env := surroundings(t, fakestripe.Options{})
 	url, _ := startProcess(t, env)
 	for name, begin := range map[string]string{
 		"header": "POST /api/stripe/create-checkout HTTP/1.1\r\nHost: x\r\nX-Slow: ",

@@ -10,14 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // TestSync: after webhooks were down, one command writes what they would have.
 func TestSync(t *testing.T) {
-	stripe, supabase, env := surroundings(t, sandbox.StripeOptions{})
+	stripe, supabase, env := surroundings(t, fakestripe.Options{})
 	url, _ := startProcess(t, env)
-	var users []sandbox.User
+	var users []fakesupabase.User
 	for i := range 4 {
 		u := supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
 		users = append(users, u)
@@ -25,7 +26,7 @@ func TestSync(t *testing.T) {
 			t.Fatalf("create-checkout = %d, %v; want 200", status, err)
 		}
 	}
-	slices.SortFunc(users, func(a, b sandbox.User) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(users, func(a, b fakesupabase.User) int { return strings.Compare(a.ID, b.ID) })
 	customer := map[string]string{}
 	for _, row := range supabase.Rows("customers") {
 		customer[row["id"].(string)] = row["stripe_customer_id"].(string)

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 )
 
 // TestTracing: with a collector named, a request and its call to Stripe are
@@ -28,7 +28,7 @@ func TestTracing(t *testing.T) {
 	t.Cleanup(collector.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
 	t.Setenv("OTEL_SERVICE_NAME", "billing-of-the-test")
-	stripe, _, env := surroundings(t, sandbox.StripeOptions{})
+	stripe, _, env := surroundings(t, fakestripe.Options{})
 	s := startService(t, env)
 
 	r, err := http.NewRequest("POST", s.url+"/api/stripe/create-checkout", strings.NewReader(

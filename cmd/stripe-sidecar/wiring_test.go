@@ -20,13 +20,15 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // wired is the real program between an imitation of Stripe and one of Supabase.
 type wired struct {
 	*service
-	stripe        *sandbox.Stripe
-	supabase      *sandbox.Supabase
+	stripe        *fakestripe.Account
+	supabase      *fakesupabase.Project
 	mu            sync.Mutex
 	elsewhere     []string // the paths that another server was asked for
 	token, cookie string   // of a user who is signed in
@@ -66,7 +68,7 @@ func (w *wired) post(t *testing.T, path, body string, headers ...string) string 
 // deliver sends an Event as Stripe does and returns the status.
 func (w *wired) deliver(t *testing.T, event string) string {
 	t.Helper()
-	return w.post(t, "webhook", event, "Stripe-Signature", sandbox.Sign("whsec_wired", []byte(event), time.Now()))[:3]
+	return w.post(t, "webhook", event, "Stripe-Signature", fakestripe.Sign("whsec_wired", []byte(event), time.Now()))[:3]
 }
 
 func (w *wired) bearer() []string { return []string{"Authorization", "Bearer " + w.token} }
@@ -161,11 +163,11 @@ func TestWiring(t *testing.T) {
 		"SUPABASE_ANON_KEY": {value: "sb_publishable_wired", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-portal", `{}`, w.bearer()...)
 			return last(w.supabase.Calls()).Header.Get("Apikey")
-		}, without: sandbox.AnonKey, with: "sb_publishable_wired"},
+		}, without: fakesupabase.AnonKey, with: "sb_publishable_wired"},
 		"SUPABASE_SERVICE_ROLE_KEY": {value: "sb_secret_wired", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			return last(w.supabase.Calls()).Header.Get("Apikey")
-		}, without: sandbox.ServiceRoleKey, with: "sb_secret_wired"},
+		}, without: fakesupabase.ServiceRoleKey, with: "sb_secret_wired"},
 		"SUPABASE_JWT_SECRET": {value: wiredSecret, probe: func(t *testing.T, w *wired) string {
 			legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.supabase.Users()[0].ID))).SignedString([]byte(wiredSecret))
 			if err != nil {
@@ -317,7 +319,7 @@ func TestLiveMode(t *testing.T) {
 // startWired starts the program with variables, name, value, name, value.
 func startWired(t *testing.T, variables ...string) *wired {
 	t.Helper()
-	w := &wired{stripe: sandbox.NewStripe(sandbox.StripeOptions{}), supabase: sandbox.NewSupabase(sandbox.SupabaseOptions{LegacyJWTSecret: wiredSecret})}
+	w := &wired{stripe: fakestripe.New(fakestripe.Options{}), supabase: fakesupabase.New(fakesupabase.Options{LegacyJWTSecret: wiredSecret})}
 	serve := func(h http.HandlerFunc) string {
 		server := httptest.NewServer(h)
 		t.Cleanup(server.Close)

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/auth"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 	"go.uber.org/goleak"
 )
@@ -65,20 +65,20 @@ func through(t http.RoundTripper) *upstream.Network {
 
 // project is an imitation Supabase with one user, and what asks it.
 type project struct {
-	*sandbox.Supabase
+	*fakesupabase.Project
 	clock *clock
-	user  sandbox.User
+	user  fakesupabase.User
 	auth  *auth.Authenticator
 }
 
-func newProject(t testing.TB, o sandbox.SupabaseOptions, secret string) *project {
+func newProject(t testing.TB, o fakesupabase.Options, secret string) *project {
 	p := &project{clock: newClock()}
 	o.Now = p.clock.now
-	p.Supabase = sandbox.NewSupabase(o)
+	p.Project = fakesupabase.New(o)
 	p.user = p.SignUp("zoe@example.com", "correct horse")
 	p.auth = newAuth(t, auth.Config{
-		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(sandbox.AnonKey), JWTSecret: upstream.NewSecret(secret), CookieName: cookieName,
-		Network: through(direct{p.Supabase}), Timeout: 5 * time.Second, Now: p.clock.now,
+		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(fakesupabase.AnonKey), JWTSecret: upstream.NewSecret(secret), CookieName: cookieName,
+		Network: through(direct{p.Project}), Timeout: 5 * time.Second, Now: p.clock.now,
 	})
 	return p
 }
@@ -309,7 +309,7 @@ func TestRecordedSessions(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	zoe := p.SignIn(p.user.ID)
 	expired := p.SignInFor(p.user.ID, -time.Hour)
 	ben := p.SignUp("ben@example.com", "battery staple")
@@ -329,7 +329,7 @@ func TestCredentials(t *testing.T) {
 		{"empty bearer, good cookie", []string{"Authorization", "Bearer ", "Cookie", cookie}, "guest"},
 		{"bare bearer, good cookie", []string{"Authorization", "Bearer", "Cookie", cookie}, "guest"},
 		{"expired bearer, good cookie", append(bearer(expired.AccessToken), "Cookie", cookie), "guest"},
-		{"publishable key as bearer", bearer(sandbox.AnonKey), "guest"},
+		{"publishable key as bearer", bearer(fakesupabase.AnonKey), "guest"},
 		{"basic, good cookie", []string{"Authorization", "Basic em9lOng=", "Cookie", cookie}, p.user.ID},
 		{"glued scheme, good cookie", []string{"Authorization", "Bearer" + other.AccessToken, "Cookie", cookie}, p.user.ID},
 		{"cookie", []string{"Cookie", cookie}, p.user.ID},
@@ -359,7 +359,7 @@ func TestCredentials(t *testing.T) {
 }
 
 func TestNothingAskedWithoutNeed(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	session := p.SignInFor(p.user.ID, -time.Hour)
 	h := p.auth.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	r := httptest.NewRequest("POST", "/", nil)

@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"8space.app/stripe-sidecar/internal/auth"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 // BenchmarkCurrentUser verifies an ES256 token with a key set at hand.
 // Wanted: under 120 µs and 60 allocations.
 func BenchmarkCurrentUser(b *testing.B) {
-	p := newProject(b, sandbox.SupabaseOptions{}, "")
+	p := newProject(b, fakesupabase.Options{}, "")
 	session := p.SignIn(p.user.ID)
 	for name, headers := range map[string][]string{
 		"Bearer": bearer(session.AccessToken),

@@ -10,11 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
 func TestKeyRotation(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	old := p.SignIn(p.user.ID)
 	if got := ask(p.auth, "/", bearer(old.AccessToken)...); got.who != p.user.ID {
 		t.Fatalf("CurrentUser = %s (%v); want %s", got.who, got.err, p.user.ID)
@@ -38,9 +38,9 @@ func TestKeyRotation(t *testing.T) {
 }
 
 func TestFloodOfUnknownKeys(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	good := p.SignIn(p.user.ID)
-	stranger := newProject(t, sandbox.SupabaseOptions{}, "")
+	stranger := newProject(t, fakesupabase.Options{}, "")
 	var wg sync.WaitGroup
 	for range 3 {
 		for range 20 {
@@ -65,7 +65,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 
 func TestKeySetAges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProject(t, sandbox.SupabaseOptions{AccessTokenTTL: 24 * time.Hour}, "")
+		p := newProject(t, fakesupabase.Options{AccessTokenTTL: 24 * time.Hour}, "")
 		token := bearer(p.SignIn(p.user.ID).AccessToken)
 		p.fault(keysPath, 503, "")
 		for _, step := range []struct {
@@ -128,7 +128,7 @@ func TestKeySetFaults(t *testing.T) {
 		{"strange ones", 200, `{"keys":[{"kty":"XX"},{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`, "asked"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			p := newProject(t, fakesupabase.Options{}, "")
 			session := p.SignIn(p.user.ID)
 			p.fault(keysPath, tc.status, tc.body)
 			want, asked := tc.want, 0
@@ -147,7 +147,7 @@ func TestKeySetFaults(t *testing.T) {
 // TestStrangeKeysBesideGood checks that one key of a kind that is not known
 // does not spoil the set.
 func TestStrangeKeysBesideGood(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	set := strings.Replace(string(p.KeySet()), `{"keys":[`, `{"keys":[{"kty":"XX"},`, 1)
 	p.fault(keysPath, 200, set)
 	if got := ask(p.auth, "/", bearer(p.SignIn(p.user.ID).AccessToken)...); got.who != p.user.ID || p.calls()[0] != 0 {
@@ -159,7 +159,7 @@ func TestStrangeKeysBesideGood(t *testing.T) {
 // up, which costs the others nothing.
 func TestOneFetchForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		p := newProject(t, fakesupabase.Options{}, "")
 		token := bearer(p.SignIn(p.user.ID).AccessToken)
 		release := make(chan struct{})
 		p.Intercept(func(http.ResponseWriter, *http.Request) bool { <-release; return false })
@@ -193,7 +193,7 @@ func TestOneFetchForAll(t *testing.T) {
 // TestFetchIsBounded has the key set hang.
 func TestFetchIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		p := newProject(t, fakesupabase.Options{}, "")
 		token := bearer(p.SignIn(p.user.ID).AccessToken)
 		p.Intercept(hang)
 		start := time.Now()
@@ -213,10 +213,10 @@ func hang(_ http.ResponseWriter, r *http.Request) bool {
 }
 
 // checkSecrets checks that an error names no token, key or person.
-func checkSecrets(t *testing.T, got answer, session sandbox.Session) {
+func checkSecrets(t *testing.T, got answer, session fakesupabase.Session) {
 	t.Helper()
 	text := fmt.Sprintf("%v %+v", got.err, got.err)
-	for _, secret := range []string{session.AccessToken[:20], session.RefreshToken, "zoe", sandbox.AnonKey} {
+	for _, secret := range []string{session.AccessToken[:20], session.RefreshToken, "zoe", fakesupabase.AnonKey} {
 		if strings.Contains(text, secret) {
 			t.Errorf("error = %s; want no secret in it", text)
 		}

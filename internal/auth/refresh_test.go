@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/auth"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -32,7 +32,7 @@ func TestRefreshMargin(t *testing.T) {
 		{0, true},
 		{-30 * 24 * time.Hour, true},
 	} {
-		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		p := newProject(t, fakesupabase.Options{}, "")
 		session := p.SignInFor(p.user.ID, tc.left)
 		got := ask(p.auth, "/", "Cookie", ssr(session.JSON))
 		if got.who != p.user.ID || len(got.setCookies()) > 0 != tc.refreshed || p.calls()[1] > 0 != tc.refreshed {
@@ -47,11 +47,11 @@ func TestRefreshMargin(t *testing.T) {
 
 // TestRefreshedSession follows a session from cookie to cookie.
 func TestRefreshedSession(t *testing.T) {
-	object := func(s sandbox.Session) string { return string(s.JSON) }
-	array := func(s sandbox.Session) string {
+	object := func(s fakesupabase.Session) string { return string(s.JSON) }
+	array := func(s fakesupabase.Session) string {
 		return fmt.Sprintf(`[%q,%q,null,null,null]`, s.AccessToken, s.RefreshToken)
 	}
-	bare := func(s sandbox.Session) string {
+	bare := func(s fakesupabase.Session) string {
 		var m map[string]any
 		_ = json.Unmarshal(s.JSON, &m)
 		delete(m, "user")
@@ -60,27 +60,27 @@ func TestRefreshedSession(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name    string
-		cookies func(sandbox.Session) string
+		cookies func(fakesupabase.Session) string
 		cleared []string
 		bare    bool
 	}{
-		{"base64", func(s sandbox.Session) string { return ssr(s.JSON) }, nil, false},
-		{"raw", func(s sandbox.Session) string { return cookieName + "=" + escape(object(s)) }, nil, false},
-		{"array", func(s sandbox.Session) string { return cookieName + "=" + escape(array(s)) }, nil, false},
-		{"tokens only", func(s sandbox.Session) string { return ssr([]byte(bare(s))) }, nil, true},
-		{"chunks, one stale", func(s sandbox.Session) string {
+		{"base64", func(s fakesupabase.Session) string { return ssr(s.JSON) }, nil, false},
+		{"raw", func(s fakesupabase.Session) string { return cookieName + "=" + escape(object(s)) }, nil, false},
+		{"array", func(s fakesupabase.Session) string { return cookieName + "=" + escape(array(s)) }, nil, false},
+		{"tokens only", func(s fakesupabase.Session) string { return ssr([]byte(bare(s))) }, nil, true},
+		{"chunks, one stale", func(s fakesupabase.Session) string {
 			v := encode64(object(s))
 			return fmt.Sprintf("%[1]s.0=%[2]s; %[1]s.1=%[3]s; %[1]s.3=x", cookieName, v[:50], v[50:])
 		}, []string{cookieName + ".0", cookieName + ".1", cookieName + ".3"}, false},
-		{"pair", func(s sandbox.Session) string {
+		{"pair", func(s fakesupabase.Session) string {
 			return "sb-access-token=" + s.AccessToken + "; sb-refresh-token=" + s.RefreshToken
 		}, []string{"sb-access-token", "sb-refresh-token"}, false},
-		{"session beside a pair", func(s sandbox.Session) string {
+		{"session beside a pair", func(s fakesupabase.Session) string {
 			return ssr(s.JSON) + "; sb-access-token=a; sb-refresh-token=b"
 		}, nil, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			p := newProject(t, fakesupabase.Options{}, "")
 			expired := p.SignInFor(p.user.ID, -time.Minute)
 			got := ask(p.auth, "/", "Cookie", tc.cookies(expired))
 			if got.who != p.user.ID || got.email != p.user.Email {
@@ -116,7 +116,7 @@ func TestRefreshedSession(t *testing.T) {
 // TestRefreshKeepsFields checks that what GoTrue adds one day is kept, and that
 // expires_at is there even if it is not.
 func TestRefreshKeepsFields(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	expired := p.SignInFor(p.user.ID, -time.Minute)
 	fresh := p.SignIn(p.user.ID)
 	for _, tc := range []struct{ name, body, want string }{
@@ -180,7 +180,7 @@ func TestRefreshOutcomes(t *testing.T) {
 		{"not UTF-8", 200, "{\"access_token\":\"A\",\"refresh_token\":\"R\xff\"}", "unavailable"},
 	} {
 		for _, left := range []time.Duration{-time.Second, 0, time.Second, 89 * time.Second} {
-			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			p := newProject(t, fakesupabase.Options{}, "")
 			session := p.SignInFor(p.user.ID, left)
 			p.fault(tokenPath, tc.status, tc.body)
 			want, cleared := tc.expired, false
@@ -209,10 +209,10 @@ func TestRefreshOutcomes(t *testing.T) {
 
 func TestRefreshUnreachable(t *testing.T) {
 	c := newClock()
-	p := sandbox.NewSupabase(sandbox.SupabaseOptions{Now: c.now})
+	p := fakesupabase.New(fakesupabase.Options{Now: c.now})
 	session := p.SignInFor(p.SignUp("zoe@example.com", "correct horse").ID, -time.Minute)
 	server := httptest.NewServer(p)
-	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Now: c.now})
+	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(fakesupabase.AnonKey), CookieName: cookieName, Now: c.now})
 	server.Close()
 	got := ask(a, "/", "Cookie", ssr(session.JSON))
 	if got.who != "unavailable" || got.setCookies() != nil {
@@ -223,12 +223,12 @@ func TestRefreshUnreachable(t *testing.T) {
 
 // TestRefreshOnce sends 20 requests at once over a real connection.
 func TestRefreshOnce(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
-	server := httptest.NewServer(p.Supabase)
+	p := newProject(t, fakesupabase.Options{}, "")
+	server := httptest.NewServer(p.Project)
 	defer server.Close()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Network: through(transport), Now: p.clock.now})
+	a := newAuth(t, auth.Config{URL: server.URL, AnonKey: upstream.NewSecret(fakesupabase.AnonKey), CookieName: cookieName, Network: through(transport), Now: p.clock.now})
 	session := p.SignInFor(p.user.ID, -time.Minute)
 
 	var wg sync.WaitGroup
@@ -260,7 +260,7 @@ func TestRefreshOnce(t *testing.T) {
 }
 
 func TestRefreshOfTwoUsers(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	ben := p.SignUp("ben@example.com", "battery staple")
 	for range 2 {
 		for _, id := range []string{p.user.ID, ben.ID} {
@@ -275,7 +275,7 @@ func TestRefreshOfTwoUsers(t *testing.T) {
 // TestRefreshOutlivesClient has the first client go away in the middle.
 func TestRefreshOutlivesClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		p := newProject(t, fakesupabase.Options{}, "")
 		session := p.SignInFor(p.user.ID, -time.Minute)
 		release := make(chan struct{})
 		p.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -322,7 +322,7 @@ func TestRefreshHangs(t *testing.T) {
 		{time.Minute, 3 * time.Second, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			p := newProject(t, fakesupabase.Options{}, "")
 			want := tc.want
 			if want == "" {
 				want = p.user.ID
@@ -344,15 +344,15 @@ func TestRefreshHangs(t *testing.T) {
 // TestRefreshedTokenIsVerified has the token endpoint answer a token that is
 // nobody's, and then one whose key cannot be fetched.
 func TestRefreshedTokenIsVerified(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	session := p.SignInFor(p.user.ID, -time.Minute)
-	stranger := newProject(t, sandbox.SupabaseOptions{}, "")
+	stranger := newProject(t, fakesupabase.Options{}, "")
 	p.fault(tokenPath, 200, string(stranger.SignIn(stranger.user.ID).JSON))
 	if got := ask(p.auth, "/", "Cookie", ssr(session.JSON)); got.who != "guest" {
 		t.Errorf("CurrentUser = %s (%v); want guest", got.who, got.err)
 	}
 
-	p = newProject(t, sandbox.SupabaseOptions{}, "")
+	p = newProject(t, fakesupabase.Options{}, "")
 	session = p.SignInFor(p.user.ID, -time.Minute)
 	p.fault(keysPath, 503, "")
 	got := ask(p.auth, "/", "Cookie", ssr(session.JSON))
@@ -363,7 +363,7 @@ func TestRefreshedTokenIsVerified(t *testing.T) {
 }
 
 func TestManyRefreshes(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	var refused atomic.Int64
 	p.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		refused.Add(1)
@@ -414,7 +414,7 @@ func TestConfirm(t *testing.T) {
 		{"no id", refuse(200, `{"email":"zoe@example.com"}`), "unavailable", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{}, "")
+			p := newProject(t, fakesupabase.Options{}, "")
 			session := p.SignIn(p.user.ID)
 			tc.alter(p)
 			got := ask(p.auth, "/confirm", "Cookie", ssr(session.JSON))
@@ -434,7 +434,7 @@ func TestConfirm(t *testing.T) {
 }
 
 func TestConfirmGuest(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	if got := ask(p.auth, "/confirm"); got.confirm != "signed out" || p.calls()[0] != 0 {
 		t.Errorf("Confirm = %q after %d calls; want signed out after 0", got.confirm, p.calls()[0])
 	}
@@ -455,7 +455,7 @@ func TestAskedOnce(t *testing.T) {
 		{"down", func(p *project) { p.fault(userPath, 503, "") }, "unavailable", "unavailable", false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{JWTSecret: strings.Repeat("s", 32)}, "")
+			p := newProject(t, fakesupabase.Options{JWTSecret: strings.Repeat("s", 32)}, "")
 			session := p.SignIn(p.user.ID)
 			tc.alter(p)
 			want := tc.who
@@ -473,7 +473,7 @@ func TestAskedOnce(t *testing.T) {
 
 // TestSentUpstream looks at what Supabase is sent.
 func TestSentUpstream(t *testing.T) {
-	p := newProject(t, sandbox.SupabaseOptions{}, "")
+	p := newProject(t, fakesupabase.Options{}, "")
 	expired := p.SignInFor(p.user.ID, -time.Minute)
 	got := ask(p.auth, "/confirm", "Cookie", ssr(expired.JSON), "Authorization", "Basic x")
 	if got.confirm != "" {
@@ -481,7 +481,7 @@ func TestSentUpstream(t *testing.T) {
 	}
 	access, _, _, _ := auth.ReadCookies(http.Header{"Cookie": {cookieHeader(got.header)}}, cookieName)
 	for _, c := range p.Calls() {
-		if got := c.Header.Get("apikey"); got != sandbox.AnonKey {
+		if got := c.Header.Get("apikey"); got != fakesupabase.AnonKey {
 			t.Errorf("%s: apikey = %q; want the anon key", c.Path, got)
 		}
 		want := ""

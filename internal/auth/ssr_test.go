@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/auth"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
 
@@ -47,34 +47,34 @@ func TestPublishedLibraryReadsOurCookies(t *testing.T) {
 	}
 
 	// The library takes the time from the machine, so the project does too.
-	p := sandbox.NewSupabase(sandbox.SupabaseOptions{})
+	p := fakesupabase.New(fakesupabase.Options{})
 	a := newAuth(t, auth.Config{
-		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(sandbox.AnonKey), CookieName: cookieName, Network: through(direct{p}),
+		URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret(fakesupabase.AnonKey), CookieName: cookieName, Network: through(direct{p}),
 	})
 	for _, tc := range []struct {
 		name   string
 		note   string // in the user's metadata
-		cookie func(s sandbox.Session) string
+		cookie func(s fakesupabase.Session) string
 		chunks int
 		bare   bool
 	}{
-		{"one cookie", "Zoë 日本語 😀 \"%41\" \\ ;,", func(s sandbox.Session) string { return ssr(s.JSON) }, 1, false},
-		{"chunks", strings.Repeat("é", 3000), func(s sandbox.Session) string { return ssr(s.JSON) }, 7, false},
-		{"chunks after one", strings.Repeat("日", 1000), func(s sandbox.Session) string {
+		{"one cookie", "Zoë 日本語 😀 \"%41\" \\ ;,", func(s fakesupabase.Session) string { return ssr(s.JSON) }, 1, false},
+		{"chunks", strings.Repeat("é", 3000), func(s fakesupabase.Session) string { return ssr(s.JSON) }, 7, false},
+		{"chunks after one", strings.Repeat("日", 1000), func(s fakesupabase.Session) string {
 			return cookieName + "=" + escape(string(s.JSON))
 		}, 4, false},
-		{"one after chunks", "x", func(s sandbox.Session) string {
+		{"one after chunks", "x", func(s fakesupabase.Session) string {
 			v := encode64(string(s.JSON))
 			return cookieName + ".0=" + v[:9] + "; " + cookieName + ".1=" + v[9:] + "; " + cookieName + ".5=stale"
 		}, 1, false},
-		{"auth-helpers", "x", func(s sandbox.Session) string {
+		{"auth-helpers", "x", func(s fakesupabase.Session) string {
 			b, _ := json.Marshal([]any{s.AccessToken, s.RefreshToken, nil, nil, nil})
 			return cookieName + "=" + escape(string(b))
 		}, 1, false},
-		{"pair", "x", func(s sandbox.Session) string {
+		{"pair", "x", func(s fakesupabase.Session) string {
 			return "sb-access-token=" + s.AccessToken + "; sb-refresh-token=" + s.RefreshToken
 		}, 1, false},
-		{"tokens only", "x", func(s sandbox.Session) string {
+		{"tokens only", "x", func(s fakesupabase.Session) string {
 			var m map[string]any
 			_ = json.Unmarshal(s.JSON, &m)
 			delete(m, "user")
@@ -133,7 +133,7 @@ func TestPublishedLibraryReadsOurCookies(t *testing.T) {
 }
 
 // signUp adds a user with metadata and returns the ID.
-func signUp(t *testing.T, p *sandbox.Supabase, metadata map[string]any) string {
+func signUp(t *testing.T, p *fakesupabase.Project, metadata map[string]any) string {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
 		"email": strings.ToLower(rand.Text()) + "@example.com", "password": "correct horse", "data": metadata,
@@ -142,7 +142,7 @@ func signUp(t *testing.T, p *sandbox.Supabase, metadata map[string]any) string {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequest("POST", "/auth/v1/signup", bytes.NewReader(body))
-	r.Header.Set("apikey", sandbox.AnonKey)
+	r.Header.Set("apikey", fakesupabase.AnonKey)
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, r)
 	var session struct{ User struct{ ID string } }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"8space.app/stripe-sidecar/internal/auth"
-	"8space.app/stripe-sidecar/internal/sandbox"
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
@@ -170,7 +170,7 @@ func TestAttacks(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	for _, alg := range []string{"ES256", "RS256", "EdDSA"} {
-		p := newProject(t, sandbox.SupabaseOptions{}, "")
+		p := newProject(t, fakesupabase.Options{}, "")
 		p.UseKey(alg)
 		session := p.SignIn(p.user.ID)
 		if got := ask(p.auth, "/", bearer(session.AccessToken)...); got.who != p.user.ID || got.email != p.user.Email {
@@ -192,7 +192,7 @@ func TestLegacySecret(t *testing.T) {
 		{"not known here", "", [3]int{1, 0, 0}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProject(t, sandbox.SupabaseOptions{JWTSecret: secret}, tc.secret)
+			p := newProject(t, fakesupabase.Options{JWTSecret: secret}, tc.secret)
 			session := p.SignIn(p.user.ID)
 			if got := ask(p.auth, "/", "Cookie", ssr(session.JSON)); got.who != p.user.ID || got.email != p.user.Email {
 				t.Errorf("CurrentUser = %s, %s (%v); want %s", got.who, got.email, got.err, p.user.ID)

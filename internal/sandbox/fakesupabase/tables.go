@@ -1,4 +1,4 @@
-package sandbox
+package fakesupabase
 
 import (
 	"bytes"
@@ -59,13 +59,13 @@ type table struct {
 
 func newTable(t Table) *table {
 	if len(t.Unique) == 0 {
-		panic("sandbox: table " + t.Name + " has no primary key")
+		panic("fakesupabase: table " + t.Name + " has no primary key")
 	}
 	out := &table{Table: t}
 	out.Columns = slices.Clone(t.Columns)
 	for i, c := range out.Columns {
 		if !slices.Contains([]string{"text", "uuid", "bool", "int", "timestamptz", "jsonb"}, c.Type) {
-			panic("sandbox: " + t.Name + "." + c.Name + " has the unknown type " + c.Type)
+			panic("fakesupabase: " + t.Name + "." + c.Name + " has the unknown type " + c.Type)
 		}
 		if slices.Contains(t.Unique[0], c.Name) {
 			out.Columns[i].NotNull = true
@@ -74,7 +74,7 @@ func newTable(t Table) *table {
 	for _, columns := range t.Unique {
 		for _, name := range columns {
 			if c := out.column(name); c == nil || c.Type == "jsonb" {
-				panic("sandbox: table " + t.Name + " has no column " + name + " that could be unique")
+				panic("fakesupabase: table " + t.Name + " has no column " + name + " that could be unique")
 			}
 		}
 	}
@@ -169,13 +169,13 @@ func (t *table) parseRow(given row) (row, error) {
 // Tx is a transaction: what it has changed counts when it ends without an
 // error. It is not for use afterwards, nor by several goroutines.
 type Tx struct {
-	s            *Supabase
+	s            *Project
 	role, userID string
 	changed      map[string][]row
 }
 
 // inTx runs f and, if it succeeds, makes its changes the tables'. s.mu is held.
-func (s *Supabase) inTx(role, userID string, f func(tx *Tx) error) error {
+func (s *Project) inTx(role, userID string, f func(tx *Tx) error) error {
 	tx := &Tx{s: s, role: role, userID: userID, changed: map[string][]row{}}
 	if err := f(tx); err != nil {
 		return err
@@ -378,16 +378,16 @@ func sqlText(v any) string {
 	return fmt.Sprint(v)
 }
 
-func (s *Supabase) mustTable(name string) *table {
+func (s *Project) mustTable(name string) *table {
 	if t := s.tables[name]; t != nil {
 		return t
 	}
-	panic("sandbox: no table " + name)
+	panic("fakesupabase: no table " + name)
 }
 
 // Rows returns copies of all rows in the order of insertion. It panics if
 // there is no such table.
-func (s *Supabase) Rows(table string) []map[string]any {
+func (s *Project) Rows(table string) []map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return (&Tx{s: s}).Rows(table)
@@ -395,11 +395,11 @@ func (s *Supabase) Rows(table string) []map[string]any {
 
 // Insert adds a row past row level security. It panics if there is no such
 // table or column, or if the row violates a constraint.
-func (s *Supabase) Insert(table string, row map[string]any) {
+func (s *Project) Insert(table string, row map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.inTx("service_role", "", func(tx *Tx) error { return tx.Insert(table, row) }); err != nil {
-		panic("sandbox: insert into " + table + ": " + err.Error())
+		panic("fakesupabase: insert into " + table + ": " + err.Error())
 	}
 }
 
@@ -409,7 +409,7 @@ func (s *Supabase) Insert(table string, row map[string]any) {
 // is answered as it is, any other as an exception raised with this text
 // (P0001). A nil result is answered as a function that returns void. f must not
 // call the server but through tx.
-func (s *Supabase) Function(name string, f func(tx *Tx, args map[string]any) (any, error)) {
+func (s *Project) Function(name string, f func(tx *Tx, args map[string]any) (any, error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.functions[name] = f

@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"fmt"
@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
 	"github.com/stripe/stripe-go/v76/webhook"
@@ -21,18 +22,18 @@ import (
 
 // newCheckout makes a Checkout Session, given as in a URL on top of what every
 // one needs.
-func newCheckout(t *testing.T, s *Stripe, price, mode, more string) string {
+func newCheckout(t *testing.T, s *Account, price, mode, more string) string {
 	t.Helper()
 	made := post(t, s, "/v1/checkout/sessions", "success_url=https://example.com/ok?s={CHECKOUT_SESSION_ID}&cancel_url=https://example.com/back&line_items[0][quantity]=1&line_items[0][price]="+price+"&mode="+mode+"&"+more)
-	id, _ := made.get("id").(string)
-	if made.status != 200 {
-		t.Fatalf("create = %d %s; want 200", made.status, made.body)
+	id, _ := made.Get("id").(string)
+	if made.Status != 200 {
+		t.Fatalf("create = %d %s; want 200", made.Status, made.Body)
 	}
 	return id
 }
 
 // types are the types of the Events since n.
-func types(s *Stripe, n int) string {
+func types(s *Account, n int) string {
 	var all []string
 	for _, e := range s.Events()[n:] {
 		all = append(all, e.Type)
@@ -41,7 +42,7 @@ func types(s *Stripe, n int) string {
 }
 
 func TestCheckoutPayment(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	id := newCheckout(t, s, "price_lifetime", "payment", "customer_creation=always&payment_intent_data[metadata][k]=v")
 	s.PayCheckout(id)
 	p := &stripe.CheckoutSessionParams{}
@@ -83,7 +84,7 @@ func TestCheckoutPayment(t *testing.T) {
 }
 
 func TestCheckoutLater(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	for _, tt := range []struct {
 		succeeded                     bool
 		status, intent, event, charge string
@@ -110,14 +111,14 @@ func TestCheckoutLater(t *testing.T) {
 }
 
 func TestCheckoutExpires(t *testing.T) {
-	c := newClock()
-	s := NewStripe(StripeOptions{Now: c.now})
+	c := sandboxtest.NewClock()
+	s := New(Options{Now: c.Now})
 	newCheckout(t, s, "price_lifetime", "payment", "")
 	id := newCheckout(t, s, "price_lifetime", "payment", "")
-	if got := post(t, s, "/v1/checkout/sessions/"+id+"/expire", ""); got.get("status") != "expired" || got.get("url") != nil {
-		t.Errorf("expire = %s; want it expired", got.body)
+	if got := post(t, s, "/v1/checkout/sessions/"+id+"/expire", ""); got.Get("status") != "expired" || got.Get("url") != nil {
+		t.Errorf("expire = %s; want it expired", got.Body)
 	}
-	c.advance(25 * time.Hour)
+	c.Advance(25 * time.Hour)
 	for range 2 {
 		if all := s.CheckoutSessions(); all[0].Status != "expired" || types(s, 0) != "checkout.session.expired checkout.session.expired" {
 			t.Errorf("a day later = %s, events %s; want it expired, told once", all[0].Status, types(s, 0))
@@ -127,7 +128,7 @@ func TestCheckoutExpires(t *testing.T) {
 
 // TestSubscriptionLife drives a subscription as a test of the webhook does.
 func TestSubscriptionLife(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	s.PayCheckout(newCheckout(t, s, "price_basic_monthly", "subscription", "subscription_data[metadata][supabase_user_id]="+annID))
 	id := s.Subscriptions()[0].ID
 	get := func() *stripe.Subscription {
@@ -174,13 +175,13 @@ func TestSubscriptionLife(t *testing.T) {
 }
 
 func TestTrial(t *testing.T) {
-	s := NewStripe(StripeOptions{})
+	s := New(Options{})
 	id := newCheckout(t, s, "price_pro_monthly", "subscription", "subscription_data[trial_period_days]=7")
 	s.PayCheckout(id)
 	u := s.Subscriptions()[0]
-	c := send(t, s, "GET", "/v1/checkout/sessions/"+id+"?expand[]=invoice", "", "Authorization", "Bearer sk_test_0123456789")
-	if u.Status != "trialing" || !u.TrialEnd.Equal(u.CurrentPeriodEnd) || c.get("payment_status") != "no_payment_required" || c.get("amount_total") != 0.0 || c.get("invoice.paid") != true {
-		t.Errorf("trial = %+v, %s; want one of 7 days, not paid for", u, c.body)
+	c := sandboxtest.Send(t, s, "GET", "/v1/checkout/sessions/"+id+"?expand[]=invoice", "", "Authorization", "Bearer sk_test_0123456789")
+	if u.Status != "trialing" || !u.TrialEnd.Equal(u.CurrentPeriodEnd) || c.Get("payment_status") != "no_payment_required" || c.Get("amount_total") != 0.0 || c.Get("invoice.paid") != true {
+		t.Errorf("trial = %+v, %s; want one of 7 days, not paid for", u, c.Body)
 	}
 }
 
@@ -210,19 +211,19 @@ func TestDelivery(t *testing.T) {
 		}
 	}))
 	defer endpoint.Close()
-	s := NewStripe(StripeOptions{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}, RetryDelay: time.Millisecond})
+	s := New(Options{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}, RetryDelay: time.Millisecond})
 	post(t, s, "/v1/customers", "")
 	event := s.Events()[0]
 	if got, want := <-taken, event.ID+" customer.created"; got != want {
 		t.Errorf("delivered = %s; want %s", got, want)
 	}
 	for _, path := range []string{"/v1/events/" + event.ID, "/v1/webhook_endpoints/we_sandbox_1"} {
-		if got := send(t, s, "GET", path, "", "Authorization", "Bearer sk_test_0123456789"); got.status != 200 {
-			t.Errorf("GET %s = %d; want 200", path, got.status)
+		if got := sandboxtest.Send(t, s, "GET", path, "", "Authorization", "Bearer sk_test_0123456789"); got.Status != 200 {
+			t.Errorf("GET %s = %d; want 200", path, got.Status)
 		}
 	}
-	if got := send(t, s, "GET", "/v1/events?type=customer.deleted", "", "Authorization", "Bearer sk_test_0123456789"); len(got.get("data").([]any)) != 0 {
-		t.Errorf("events of another type = %s; want none", got.body)
+	if got := sandboxtest.Send(t, s, "GET", "/v1/events?type=customer.deleted", "", "Authorization", "Bearer sk_test_0123456789"); len(got.Get("data").([]any)) != 0 {
+		t.Errorf("events of another type = %s; want none", got.Body)
 	}
 	post(t, s, "/v1/customers", "")
 	s.Close()
@@ -238,17 +239,17 @@ func TestDelivery(t *testing.T) {
 }
 
 // open sends what a browser sends to a hosted page.
-func open(t *testing.T, s *Stripe, method, target string, fields ...string) answer {
+func open(t *testing.T, s *Account, method, target string, fields ...string) sandboxtest.Answer {
 	t.Helper()
 	form := url.Values{}
 	for i := 0; i < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
-	return send(t, s, method, target, form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	return sandboxtest.Send(t, s, method, target, form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 }
 
 func TestCheckoutPage(t *testing.T) {
-	s := NewStripe(StripeOptions{})
+	s := New(Options{})
 	id := newCheckout(t, s, "price_pro_monthly", "subscription", "")
 	page := "/c/pay/" + id
 	success := "https://example.com/ok?s=" + id
@@ -268,8 +269,8 @@ func TestCheckoutPage(t *testing.T) {
 		{"GET", nil, 200, "This purchase is complete.", ""},
 	} {
 		got := open(t, s, tt.method, page, tt.fields...)
-		if got.status != tt.status || !strings.Contains(got.body, tt.holds) || got.header.Get("Location") != tt.location || strings.Contains(got.body, "5555") {
-			t.Errorf("%s %q = %d, Location %q, %s; want %d, %q, %q", tt.method, tt.fields, got.status, got.header.Get("Location"), got.body, tt.status, tt.location, tt.holds)
+		if got.Status != tt.status || !strings.Contains(got.Body, tt.holds) || got.Header.Get("Location") != tt.location || strings.Contains(got.Body, "5555") {
+			t.Errorf("%s %q = %d, Location %q, %s; want %d, %q, %q", tt.method, tt.fields, got.Status, got.Header.Get("Location"), got.Body, tt.status, tt.location, tt.holds)
 		}
 	}
 	if n := len(s.Subscriptions()); n != 1 {
@@ -277,11 +278,11 @@ func TestCheckoutPage(t *testing.T) {
 	}
 	late := newCheckout(t, s, "price_pro_monthly", "subscription", "")
 	post(t, s, "/v1/checkout/sessions/"+late+"/expire", "")
-	if got := open(t, s, "GET", "/c/pay/"+late); !strings.Contains(got.body, "This page has expired.") {
-		t.Errorf("an expired page = %s; want it to say so", got.body)
+	if got := open(t, s, "GET", "/c/pay/"+late); !strings.Contains(got.Body, "This page has expired.") {
+		t.Errorf("an expired page = %s; want it to say so", got.Body)
 	}
-	if got := open(t, s, "GET", "/c/pay/cs_test_x"); got.status != 404 {
-		t.Errorf("GET /c/pay/cs_test_x = %d; want 404", got.status)
+	if got := open(t, s, "GET", "/c/pay/cs_test_x"); got.Status != 404 {
+		t.Errorf("GET /c/pay/cs_test_x = %d; want 404", got.Status)
 	}
 }
 
@@ -295,11 +296,11 @@ func TestCheckoutWaits(t *testing.T) {
 		}
 	}))
 	defer endpoint.Close()
-	s := NewStripe(StripeOptions{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}})
+	s := New(Options{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}})
 	defer s.Close()
 	page := "/c/pay/" + newCheckout(t, s, "price_lifetime", "payment", "")
 	back := make(chan int, 1)
-	go func() { back <- open(t, s, "POST", page, "email", "ann@example.com", "card", cardPays).status }()
+	go func() { back <- open(t, s, "POST", page, "email", "ann@example.com", "card", cardPays).Status }()
 	<-arrived
 	select {
 	case status := <-back:
@@ -313,7 +314,7 @@ func TestCheckoutWaits(t *testing.T) {
 }
 
 func TestPortalPage(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	portal := func(api *client.API) (customer, path string) {
 		c, err := api.Customers.New(&stripe.CustomerParams{})
 		if err != nil {
@@ -342,23 +343,23 @@ func TestPortalPage(t *testing.T) {
 	} {
 		got := open(t, s, "POST", tt.page, "subscription", id, "action", tt.action)
 		shown := open(t, s, "GET", page)
-		if u := s.Subscriptions()[0]; got.status != tt.status || u.CancelAtPeriodEnd != tt.canceled || !strings.Contains(shown.body, tt.holds) {
-			t.Errorf("%s = %d, canceled %v, %s; want %d, %v, %q", tt.action, got.status, u.CancelAtPeriodEnd, shown.body, tt.status, tt.canceled, tt.holds)
+		if u := s.Subscriptions()[0]; got.Status != tt.status || u.CancelAtPeriodEnd != tt.canceled || !strings.Contains(shown.Body, tt.holds) {
+			t.Errorf("%s = %d, canceled %v, %s; want %d, %v, %q", tt.action, got.Status, u.CancelAtPeriodEnd, shown.Body, tt.status, tt.canceled, tt.holds)
 		}
 	}
 	if n := strings.Count(types(s, 0), "customer.subscription.updated"); n != 2 {
 		t.Errorf("updates told = %d; want 2", n)
 	}
 	charge := s.Events()[slices.IndexFunc(s.Events(), func(e Event) bool { return e.Type == "charge.succeeded" })]
-	receipt := fmt.Sprint(answer{body: string(charge.Payload)}.get("data.object.receipt_url"))
+	receipt := fmt.Sprint(sandboxtest.Answer{Body: string(charge.Payload)}.Get("data.object.receipt_url"))
 	u, err := url.Parse(receipt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := open(t, s, "GET", page); !strings.Contains(got.body, u.Path) || !strings.Contains(got.body, `href="https://example.com/account"`) {
-		t.Errorf("page = %s; want the receipt and the way back", got.body)
+	if got := open(t, s, "GET", page); !strings.Contains(got.Body, u.Path) || !strings.Contains(got.Body, `href="https://example.com/account"`) {
+		t.Errorf("page = %s; want the receipt and the way back", got.Body)
 	}
-	if got := open(t, s, "GET", u.Path); got.status != 200 || !strings.Contains(got.body, "$29.00") {
-		t.Errorf("GET %s = %d %s; want a receipt", u.Path, got.status, got.body)
+	if got := open(t, s, "GET", u.Path); got.Status != 200 || !strings.Contains(got.Body, "$29.00") {
+		t.Errorf("GET %s = %d %s; want a receipt", u.Path, got.Status, got.Body)
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"maps"
@@ -34,7 +34,7 @@ type price struct {
 }
 
 // Customers returns all Customers, deleted ones too, oldest first.
-func (s *Stripe) Customers() []Customer {
+func (s *Account) Customers() []Customer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Customer
@@ -48,17 +48,17 @@ func (s *Stripe) Customers() []Customer {
 
 // DeleteCustomer deletes a Customer as the dashboard does, subscriptions
 // included. It panics if there is none with this ID.
-func (s *Stripe) DeleteCustomer(id string) {
+func (s *Account) DeleteCustomer(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.customers.byID[id]
 	if c == nil {
-		panic("sandbox: no customer " + id)
+		panic("fakestripe: no customer " + id)
 	}
 	s.remove(c)
 }
 
-func (s *Stripe) remove(c *customer) {
+func (s *Account) remove(c *customer) {
 	for u := range s.subscriptions.all {
 		if u.Customer == c.ID && u.EndedAt.IsZero() {
 			s.cancel(u)
@@ -70,7 +70,7 @@ func (s *Stripe) remove(c *customer) {
 
 // AddPrice adds a Price of 10.00 US dollars, a month if it is recurring, with
 // a Product of its own.
-func (s *Stripe) AddPrice(id string, recurring bool) {
+func (s *Account) AddPrice(id string, recurring bool) {
 	interval := ""
 	if recurring {
 		interval = "month"
@@ -80,7 +80,7 @@ func (s *Stripe) AddPrice(id string, recurring bool) {
 	s.addPrice(id, "Product of "+id, 1000, interval)
 }
 
-func (s *Stripe) addPrice(id, name string, unitAmount int64, interval string) {
+func (s *Account) addPrice(id, name string, unitAmount int64, interval string) {
 	now := s.o.Now()
 	p := &product{id: newID("prod_", 14), name: name, created: now}
 	s.products.put(p.id, p)
@@ -128,20 +128,20 @@ func metadataJSON(m map[string]string) map[string]string {
 	return m
 }
 
-func (s *Stripe) createCustomer(q *request) (any, *stripeError) {
+func (s *Account) createCustomer(q *request) (any, *stripeError) {
 	c := &customer{}
 	c.set(q)
 	s.addCustomer(c)
 	return c.json(), nil
 }
 
-func (s *Stripe) addCustomer(c *customer) {
+func (s *Account) addCustomer(c *customer) {
 	c.ID, c.created = newID("cus_", 14), s.o.Now()
 	s.customers.put(c.ID, c)
 	s.emit("customer.created", c.json())
 }
 
-func (s *Stripe) updateCustomer(q *request) (any, *stripeError) {
+func (s *Account) updateCustomer(q *request) (any, *stripeError) {
 	c := s.customers.byID[q.PathValue("customer")]
 	if c == nil || c.Deleted {
 		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
@@ -162,7 +162,7 @@ func (c *customer) set(q *request) {
 	c.Metadata = q.mergeMetadata(c.Metadata)
 }
 
-func (s *Stripe) retrieveCustomer(q *request) (any, *stripeError) {
+func (s *Account) retrieveCustomer(q *request) (any, *stripeError) {
 	c := s.customers.byID[q.PathValue("customer")]
 	if c == nil {
 		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
@@ -170,7 +170,7 @@ func (s *Stripe) retrieveCustomer(q *request) (any, *stripeError) {
 	return c.json(), nil
 }
 
-func (s *Stripe) deleteCustomer(q *request) (any, *stripeError) {
+func (s *Account) deleteCustomer(q *request) (any, *stripeError) {
 	c := s.customers.byID[q.PathValue("customer")]
 	if c == nil || c.Deleted {
 		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
@@ -179,7 +179,7 @@ func (s *Stripe) deleteCustomer(q *request) (any, *stripeError) {
 	return c.json(), nil
 }
 
-func (s *Stripe) listCustomers(q *request) (any, *stripeError) {
+func (s *Account) listCustomers(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.customers.all {
 		if !c.Deleted && (!q.has("email") || c.Email == q.text("email")) {
@@ -190,7 +190,7 @@ func (s *Stripe) listCustomers(q *request) (any, *stripeError) {
 }
 
 // customerOf finds the Customer that a parameter of a creation names.
-func (s *Stripe) customerOf(q *request) *stripeError {
+func (s *Account) customerOf(q *request) *stripeError {
 	id := q.text("customer")
 	if c := s.customers.byID[id]; c == nil || c.Deleted {
 		return noSuch(http.StatusBadRequest, "customer", id, "customer")
@@ -203,7 +203,7 @@ func notImitated(param string) *stripeError {
 	return &stripeError{Message: "The sandbox does not imitate this parameter: " + param, Param: param}
 }
 
-func (s *Stripe) listPrices(q *request) (any, *stripeError) {
+func (s *Account) listPrices(q *request) (any, *stripeError) {
 	var all []object
 	for p := range s.prices.all {
 		if !q.has("product") || p.product == q.text("product") {
@@ -213,7 +213,7 @@ func (s *Stripe) listPrices(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) listProducts(q *request) (any, *stripeError) {
+func (s *Account) listProducts(q *request) (any, *stripeError) {
 	var all []object
 	for p := range s.products.all {
 		all = append(all, p.json())
@@ -221,12 +221,12 @@ func (s *Stripe) listProducts(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) retrieveBalance(*request) (any, *stripeError) {
+func (s *Account) retrieveBalance(*request) (any, *stripeError) {
 	none := []object{{"amount": 0, "currency": "usd", "source_types": object{"card": 0}}}
 	return object{"object": "balance", "livemode": false, "available": none, "pending": none}, nil
 }
 
-func (s *Stripe) retrieveAccount(*request) (any, *stripeError) {
+func (s *Account) retrieveAccount(*request) (any, *stripeError) {
 	return object{
 		"id": "acct_sandbox", "object": "account", "country": "US", "default_currency": "usd", "type": "standard",
 		"charges_enabled": true, "payouts_enabled": false, "details_submitted": true, "email": "sandbox@example.com", "metadata": object{},

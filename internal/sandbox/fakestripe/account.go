@@ -1,4 +1,19 @@
-package sandbox
+// Package fakestripe imitates the parts of Stripe's API, and its hosted pages,
+// that this service and its site use: statuses, error envelopes and their codes,
+// headers, idempotency keys, Events and their delivery. Its limits:
+//
+//   - Parameters are checked by Stripe's own published schema, and the rules for
+//     parameters that exclude or need each other only as far as this service can
+//     meet them. All prices are in US dollars; there are no taxes, coupons or
+//     proration. Lists go forward only. Checkout takes two card numbers and
+//     nothing else.
+//   - Time brings nothing about but the end of Checkout Sessions: subscriptions
+//     renew, fail and end when they are told to. Events have no
+//     previous_attributes, every endpoint gets all of them, and a delivery is
+//     given up after some minutes.
+//
+// It refuses Stripe's live keys.
+package fakestripe
 
 import (
 	"cmp"
@@ -10,6 +25,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
 )
 
 // stripeVersion is the API version whose shapes the objects have.
@@ -18,9 +35,9 @@ const stripeVersion = "2023-10-16"
 // keyLife is how long Stripe remembers an idempotency key.
 const keyLife = 24 * time.Hour
 
-// StripeOptions describe an account in test mode; the zero value is a complete
+// Options describe an account in test mode; the zero value is a complete
 // one.
-type StripeOptions struct {
+type Options struct {
 	// SecretKey is the only key accepted; "": any that starts with sk_test_ or
 	// rk_test_. Live keys are refused in any case.
 	SecretKey string
@@ -40,11 +57,11 @@ type StripeOptions struct {
 	Executing func(r *http.Request)
 }
 
-// Stripe is one account in test mode. It is safe for concurrent use; every
+// Account is one account in test mode. It is safe for concurrent use; every
 // request is atomic. One with Webhooks is to be closed.
-type Stripe struct {
-	recorder
-	o          StripeOptions
+type Account struct {
+	sandbox.Recorder
+	o          Options
 	mux        *http.ServeMux
 	schema     *stripeSchema
 	transport  *http.Transport // of the deliveries
@@ -78,12 +95,12 @@ type keptAnswer struct {
 	answer     reply // not before inFlight has ended
 }
 
-// NewStripe returns an account with three prices, price_basic_monthly,
+// New returns an account with three prices, price_basic_monthly,
 // price_pro_monthly and the one-time price_lifetime, and a default
 // configuration of the billing portal. The first call in a process reads
 // Stripe's schema, some 8 MB.
-func NewStripe(o StripeOptions) *Stripe {
-	s := &Stripe{
+func New(o Options) *Account {
+	s := &Account{
 		o: o, mux: http.NewServeMux(), schema: loadSchema(), transport: &http.Transport{},
 		base: strings.TrimSuffix(o.PublicURL, "/"), keys: map[string]*keptAnswer{},
 	}
@@ -205,11 +222,11 @@ func missing(param string) *stripeError {
 }
 
 // ServeHTTP answers as api.stripe.com does to a test key.
-func (s *Stripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Account) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Set before the interceptor, whose answers then carry them too.
 	w.Header().Set("Request-Id", newID("req_", 14))
 	w.Header().Set("Stripe-Version", cmp.Or(r.Header.Get("Stripe-Version"), stripeVersion))
-	c, ok := s.receive(w, r)
+	c, ok := s.Receive(w, r)
 	if !ok {
 		return
 	}
@@ -224,8 +241,8 @@ func (s *Stripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkKey follows https://docs.stripe.com/api/authentication.
-func (s *Stripe) checkKey(r *http.Request) *stripeError {
-	key := bearer(r)
+func (s *Account) checkKey(r *http.Request) *stripeError {
+	key := sandbox.Bearer(r)
 	if name, _, ok := r.BasicAuth(); ok {
 		key = name
 	}
@@ -248,7 +265,7 @@ func (s *Stripe) checkKey(r *http.Request) *stripeError {
 type operationFunc func(*request) (any, *stripeError)
 
 // handle registers an operation of Stripe's schema.
-func (s *Stripe) handle(method, path string, f operationFunc) {
+func (s *Account) handle(method, path string, f operationFunc) {
 	s.mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
 		var answer reply
 		if key := r.Header.Get("Idempotency-Key"); key != "" && method == http.MethodPost {
@@ -262,7 +279,7 @@ func (s *Stripe) handle(method, path string, f operationFunc) {
 
 // execute reports, beside the answer, whether an idempotency key is to stand
 // for it from now on: not if the request failed before any object was looked at.
-func (s *Stripe) execute(h http.Header, r *http.Request, path string, f operationFunc) (answer reply, keep bool) {
+func (s *Account) execute(h http.Header, r *http.Request, path string, f operationFunc) (answer reply, keep bool) {
 	p, err := s.schema.parse(path, r)
 	if err != nil {
 		return err.reply(h.Get("Request-Id")), false
@@ -289,7 +306,7 @@ func (s *Stripe) execute(h http.Header, r *http.Request, path string, f operatio
 // executeOnce executes the request unless its key has been used: then the
 // answer of that time comes back.
 // https://docs.stripe.com/api/idempotent_requests
-func (s *Stripe) executeOnce(key string, h http.Header, r *http.Request, path string, f operationFunc) reply {
+func (s *Account) executeOnce(key string, h http.Header, r *http.Request, path string, f operationFunc) reply {
 	h.Set("Idempotency-Key", key)
 	form := r.PostForm.Encode() + "?" + r.URL.Query().Encode()
 	s.mu.Lock()
@@ -402,7 +419,7 @@ func page(q *request, all []object) (any, *stripeError) {
 
 // expand replaces IDs by their objects where the request asks for it.
 // https://docs.stripe.com/api/expanding_objects
-func (s *Stripe) expand(q *request, result any) *stripeError {
+func (s *Account) expand(q *request, result any) *stripeError {
 	paths, _ := q.at("expand").([]any)
 	for _, v := range paths {
 		path, _ := v.(string)
@@ -413,7 +430,7 @@ func (s *Stripe) expand(q *request, result any) *stripeError {
 	return nil
 }
 
-func (s *Stripe) expandPath(v any, path []string) bool {
+func (s *Account) expandPath(v any, path []string) bool {
 	if list, ok := v.([]object); ok {
 		for _, o := range list {
 			if !s.expandPath(o, path) {
@@ -447,7 +464,7 @@ func (s *Stripe) expandPath(v any, path []string) bool {
 }
 
 // lookUp returns the object with this ID, nil if there is none.
-func (s *Stripe) lookUp(id string) any {
+func (s *Account) lookUp(id string) any {
 	if c := s.customers.byID[id]; c != nil {
 		return c.json()
 	} else if p := s.prices.byID[id]; p != nil {

@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ var pageFiles embed.FS
 
 var pages = template.Must(template.ParseFS(pageFiles, "pages/*.html"))
 
-func (s *Stripe) handlePages() {
+func (s *Account) handlePages() {
 	s.mux.HandleFunc("GET /c/pay/{session}", s.showCheckout)
 	s.mux.HandleFunc("POST /c/pay/{session}", s.postCheckout)
 	s.mux.HandleFunc("GET /p/session/{session}", s.showPortal)
@@ -65,7 +65,7 @@ type checkoutItem struct {
 	Recurring          bool
 }
 
-func (s *Stripe) showCheckout(w http.ResponseWriter, r *http.Request) {
+func (s *Account) showCheckout(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.checkouts.byID[r.PathValue("session")]
@@ -87,7 +87,7 @@ func (c *checkoutSession) successURL() string {
 	return strings.ReplaceAll(c.SuccessURL, "{CHECKOUT_SESSION_ID}", c.ID)
 }
 
-func (s *Stripe) checkoutPage(c *checkoutSession) checkoutPage {
+func (s *Account) checkoutPage(c *checkoutSession) checkoutPage {
 	p := checkoutPage{
 		Total: dollars(s.total(c)), CancelURL: c.CancelURL, Recurring: c.Mode == "subscription", TrialDays: c.trialDays(),
 		Email: s.email(c), EmailFixed: s.email(c) != "",
@@ -114,7 +114,7 @@ func (s *Stripe) checkoutPage(c *checkoutSession) checkoutPage {
 }
 
 // postCheckout is the buyer's Pay. Paying twice is paying once.
-func (s *Stripe) postCheckout(w http.ResponseWriter, r *http.Request) {
+func (s *Account) postCheckout(w http.ResponseWriter, r *http.Request) {
 	answered, successURL, ok := s.payFromPage(w, r)
 	if !ok {
 		return
@@ -124,7 +124,7 @@ func (s *Stripe) postCheckout(w http.ResponseWriter, r *http.Request) {
 }
 
 // payFromPage reports whether the session is paid; if not it has answered.
-func (s *Stripe) payFromPage(w http.ResponseWriter, r *http.Request) (answered chan struct{}, successURL string, ok bool) {
+func (s *Account) payFromPage(w http.ResponseWriter, r *http.Request) (answered chan struct{}, successURL string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.checkouts.byID[r.PathValue("session")]
@@ -182,7 +182,7 @@ const (
 	actionResume = "Resume subscription"
 )
 
-func (s *Stripe) showPortal(w http.ResponseWriter, r *http.Request) {
+func (s *Account) showPortal(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session := s.portals.byID[r.PathValue("session")]
@@ -224,7 +224,7 @@ func (u *subscription) state() (text, action string) {
 	return "Renews on " + date(u.CurrentPeriodEnd), actionCancel
 }
 
-func (s *Stripe) postPortal(w http.ResponseWriter, r *http.Request) {
+func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session := s.portals.byID[r.PathValue("session")]
@@ -240,7 +240,7 @@ func (s *Stripe) postPortal(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, session.URL, http.StatusSeeOther)
 }
 
-func (s *Stripe) showReceipt(w http.ResponseWriter, r *http.Request) {
+func (s *Account) showReceipt(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.charges.byID[r.PathValue("charge")]
@@ -262,7 +262,7 @@ func (p *payment) receipt() receipt {
 	return out
 }
 
-func (s *Stripe) productName(price string) string {
+func (s *Account) productName(price string) string {
 	return s.products.byID[s.prices.byID[price].product].name
 }
 

@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"cmp"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox"
 )
 
 // CheckoutSession is a Checkout Session as the account has it.
@@ -55,33 +57,33 @@ type portalConfiguration struct {
 }
 
 // CheckoutSessions returns all Checkout Sessions, oldest first.
-func (s *Stripe) CheckoutSessions() []CheckoutSession {
+func (s *Account) CheckoutSessions() []CheckoutSession {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []CheckoutSession
 	for c := range s.checkouts.all {
 		s.expire(c)
 		out := c.CheckoutSession
-		out.Metadata, out.LineItems, out.Params = maps.Clone(out.Metadata), slices.Clone(out.LineItems), cloneValues(out.Params)
+		out.Metadata, out.LineItems, out.Params = maps.Clone(out.Metadata), slices.Clone(out.LineItems), sandbox.CloneValues(out.Params)
 		all = append(all, out)
 	}
 	return all
 }
 
 // PortalSessions returns all Billing Portal Sessions, oldest first.
-func (s *Stripe) PortalSessions() []PortalSession {
+func (s *Account) PortalSessions() []PortalSession {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []PortalSession
 	for p := range s.portals.all {
 		out := *p
-		out.Params = cloneValues(out.Params)
+		out.Params = sandbox.CloneValues(out.Params)
 		all = append(all, out)
 	}
 	return all
 }
 
-func (s *Stripe) createCheckoutSession(q *request) (any, *stripeError) {
+func (s *Account) createCheckoutSession(q *request) (any, *stripeError) {
 	if err := s.checkCheckout(q); err != nil {
 		return nil, err
 	}
@@ -90,7 +92,7 @@ func (s *Stripe) createCheckoutSession(q *request) (any, *stripeError) {
 			ID: newID("cs_test_a1", 56), Mode: q.text("mode"), Status: "open", PaymentStatus: "unpaid",
 			Customer: q.text("customer"), ClientReferenceID: q.text("client_reference_id"),
 			SuccessURL: q.text("success_url"), CancelURL: q.text("cancel_url"),
-			Metadata: q.mergeMetadata(nil), Params: cloneValues(q.PostForm),
+			Metadata: q.mergeMetadata(nil), Params: sandbox.CloneValues(q.PostForm),
 		},
 		customerEmail: q.text("customer_email"), customerCreation: q.text("customer_creation"),
 		created: q.now, expires: q.now.Add(24 * time.Hour), request: q.params,
@@ -115,7 +117,7 @@ func (s *Stripe) createCheckoutSession(q *request) (any, *stripeError) {
 
 // checkCheckout holds the rules that the schema cannot express.
 // https://docs.stripe.com/api/checkout/sessions/create
-func (s *Stripe) checkCheckout(q *request) *stripeError {
+func (s *Account) checkCheckout(q *request) *stripeError {
 	mode := q.text("mode")
 	for _, name := range []string{"mode", "success_url"} {
 		if !q.has(name) {
@@ -190,7 +192,7 @@ func checkURL(q *request, name string) *stripeError {
 	return nil
 }
 
-func (s *Stripe) parseLineItems(q *request) ([]LineItem, *stripeError) {
+func (s *Account) parseLineItems(q *request) ([]LineItem, *stripeError) {
 	given, _ := q.at("line_items").([]any)
 	if len(given) == 0 {
 		return nil, missing("line_items")
@@ -233,13 +235,13 @@ func (s *Stripe) parseLineItems(q *request) ([]LineItem, *stripeError) {
 }
 
 // expire ends a session whose time is over.
-func (s *Stripe) expire(c *checkoutSession) {
+func (s *Account) expire(c *checkoutSession) {
 	if c.Status == "open" && s.o.Now().After(c.expires) {
 		s.expireNow(c)
 	}
 }
 
-func (s *Stripe) expireNow(c *checkoutSession) {
+func (s *Account) expireNow(c *checkoutSession) {
 	c.Status = "expired"
 	s.emit("checkout.session.expired", s.checkoutJSON(c))
 }
@@ -251,7 +253,7 @@ func (c *checkoutSession) trialDays() int {
 }
 
 // amount is what is to pay now for an item: a trial costs nothing.
-func (s *Stripe) amount(c *checkoutSession, item LineItem) int64 {
+func (s *Account) amount(c *checkoutSession, item LineItem) int64 {
 	p := s.prices.byID[item.Price]
 	if p.interval != "" && c.trialDays() > 0 {
 		return 0
@@ -259,7 +261,7 @@ func (s *Stripe) amount(c *checkoutSession, item LineItem) int64 {
 	return item.Quantity * p.unitAmount
 }
 
-func (s *Stripe) total(c *checkoutSession) (total int64) {
+func (s *Account) total(c *checkoutSession) (total int64) {
 	for _, item := range c.LineItems {
 		total += s.amount(c, item)
 	}
@@ -267,7 +269,7 @@ func (s *Stripe) total(c *checkoutSession) (total int64) {
 }
 
 // email is the buyer's address as far as it is known.
-func (s *Stripe) email(c *checkoutSession) string {
+func (s *Account) email(c *checkoutSession) string {
 	if c.buyerEmail != "" {
 		return c.buyerEmail
 	}
@@ -277,7 +279,7 @@ func (s *Stripe) email(c *checkoutSession) string {
 	return c.customerEmail
 }
 
-func (s *Stripe) checkoutJSON(c *checkoutSession) object {
+func (s *Account) checkoutJSON(c *checkoutSession) object {
 	s.expire(c)
 	pageURL := c.URL
 	if c.Status != "open" {
@@ -305,7 +307,7 @@ func (s *Stripe) checkoutJSON(c *checkoutSession) object {
 	}
 }
 
-func (s *Stripe) lineItems(c *checkoutSession) object {
+func (s *Account) lineItems(c *checkoutSession) object {
 	data := []object{}
 	for _, item := range c.LineItems {
 		p := s.prices.byID[item.Price]
@@ -318,7 +320,7 @@ func (s *Stripe) lineItems(c *checkoutSession) object {
 	return object{"object": "list", "has_more": false, "url": "/v1/checkout/sessions/" + c.ID + "/line_items", "data": data}
 }
 
-func (s *Stripe) checkoutOf(q *request) (*checkoutSession, *stripeError) {
+func (s *Account) checkoutOf(q *request) (*checkoutSession, *stripeError) {
 	id := q.PathValue("session")
 	c := s.checkouts.byID[id]
 	if c == nil {
@@ -327,7 +329,7 @@ func (s *Stripe) checkoutOf(q *request) (*checkoutSession, *stripeError) {
 	return c, nil
 }
 
-func (s *Stripe) listLineItems(q *request) (any, *stripeError) {
+func (s *Account) listLineItems(q *request) (any, *stripeError) {
 	c, err := s.checkoutOf(q)
 	if err != nil {
 		return nil, err
@@ -335,7 +337,7 @@ func (s *Stripe) listLineItems(q *request) (any, *stripeError) {
 	return s.lineItems(c), nil
 }
 
-func (s *Stripe) expireCheckoutSession(q *request) (any, *stripeError) {
+func (s *Account) expireCheckoutSession(q *request) (any, *stripeError) {
 	c, err := s.checkoutOf(q)
 	if err != nil {
 		return nil, err
@@ -347,7 +349,7 @@ func (s *Stripe) expireCheckoutSession(q *request) (any, *stripeError) {
 	return s.checkoutJSON(c), nil
 }
 
-func (s *Stripe) listCheckoutSessions(q *request) (any, *stripeError) {
+func (s *Account) listCheckoutSessions(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.checkouts.all {
 		s.expire(c)
@@ -363,7 +365,7 @@ func (s *Stripe) listCheckoutSessions(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) createPortalSession(q *request) (any, *stripeError) {
+func (s *Account) createPortalSession(q *request) (any, *stripeError) {
 	if !q.has("customer") {
 		return nil, missing("customer")
 	}
@@ -377,7 +379,7 @@ func (s *Stripe) createPortalSession(q *request) (any, *stripeError) {
 	if s.portalConfigs.byID[id] == nil {
 		return nil, noSuch(http.StatusBadRequest, "configuration", id, "configuration")
 	}
-	p := &PortalSession{ID: newID("bps_test_", 24), Customer: q.text("customer"), ReturnURL: q.text("return_url"), Configuration: id, Params: cloneValues(q.PostForm)}
+	p := &PortalSession{ID: newID("bps_test_", 24), Customer: q.text("customer"), ReturnURL: q.text("return_url"), Configuration: id, Params: sandbox.CloneValues(q.PostForm)}
 	p.URL = s.base + "/p/session/" + p.ID
 	s.portals.put(p.ID, p)
 	return object{
@@ -386,7 +388,7 @@ func (s *Stripe) createPortalSession(q *request) (any, *stripeError) {
 	}, nil
 }
 
-func (s *Stripe) addPortalConfiguration(standard bool, metadata map[string]string) *portalConfiguration {
+func (s *Account) addPortalConfiguration(standard bool, metadata map[string]string) *portalConfiguration {
 	c := &portalConfiguration{id: newID("bpc_", 24), standard: standard, created: s.o.Now(), metadata: metadata}
 	s.portalConfigs.put(c.id, c)
 	return c
@@ -410,11 +412,11 @@ func (c *portalConfiguration) json() object {
 
 // createPortalConfiguration keeps the metadata only: every portal of the
 // sandbox has the same features.
-func (s *Stripe) createPortalConfiguration(q *request) (any, *stripeError) {
+func (s *Account) createPortalConfiguration(q *request) (any, *stripeError) {
 	return s.addPortalConfiguration(false, q.mergeMetadata(nil)).json(), nil
 }
 
-func (s *Stripe) listPortalConfigurations(q *request) (any, *stripeError) {
+func (s *Account) listPortalConfigurations(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.portalConfigs.all {
 		if on, ok := q.at("is_default").(bool); ok && on != c.standard {
@@ -430,31 +432,31 @@ func (s *Stripe) listPortalConfigurations(q *request) (any, *stripeError) {
 
 // PayCheckout pays an open Checkout Session as a buyer does on its page. It
 // panics if there is none with this ID.
-func (s *Stripe) PayCheckout(id string) { s.payCheckout(id, true) }
+func (s *Account) PayCheckout(id string) { s.payCheckout(id, true) }
 
 // PayCheckoutLater completes an open Checkout Session of mode payment with a
 // payment method that takes days; SettleCheckout ends them. It panics if there
 // is no such session.
-func (s *Stripe) PayCheckoutLater(id string) { s.payCheckout(id, false) }
+func (s *Account) PayCheckoutLater(id string) { s.payCheckout(id, false) }
 
-func (s *Stripe) payCheckout(id string, settled bool) {
+func (s *Account) payCheckout(id string, settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.checkouts.byID[id]
 	if c == nil || c.Status != "open" || !settled && c.Mode != "payment" {
-		panic("sandbox: no Checkout Session " + id + " that could be paid so")
+		panic("fakestripe: no Checkout Session " + id + " that could be paid so")
 	}
 	s.complete(c, cmp.Or(s.email(c), "buyer@example.com"), settled)
 }
 
 // SettleCheckout tells whether the payment of PayCheckoutLater has succeeded. It
 // panics if none is awaited.
-func (s *Stripe) SettleCheckout(id string, succeeded bool) {
+func (s *Account) SettleCheckout(id string, succeeded bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.checkouts.byID[id]
 	if c == nil || c.Status != "complete" || s.payments.byID[c.paymentIntent].status != "processing" {
-		panic("sandbox: no Checkout Session " + id + " that awaits its payment")
+		panic("fakestripe: no Checkout Session " + id + " that awaits its payment")
 	}
 	s.settle(s.payments.byID[c.paymentIntent], succeeded)
 	if succeeded {
@@ -467,7 +469,7 @@ func (s *Stripe) SettleCheckout(id string, succeeded bool) {
 
 // complete ends an open session with its purchase. The channel is that of
 // checkout.session.completed.
-func (s *Stripe) complete(c *checkoutSession, email string, settled bool) chan struct{} {
+func (s *Account) complete(c *checkoutSession, email string, settled bool) chan struct{} {
 	c.Status, c.buyerEmail = "complete", email
 	if c.Customer == "" && c.customerCreation == "always" {
 		buyer := &customer{Customer: Customer{Email: email}}
@@ -492,7 +494,7 @@ func (s *Stripe) complete(c *checkoutSession, email string, settled bool) chan s
 	return s.emit("checkout.session.completed", s.checkoutJSON(c))
 }
 
-func (s *Stripe) completeSubscription(c *checkoutSession) {
+func (s *Account) completeSubscription(c *checkoutSession) {
 	item := c.LineItems[0]
 	of := Subscription{
 		Customer: c.Customer, Status: "active", Price: item.Price, Quantity: item.Quantity,

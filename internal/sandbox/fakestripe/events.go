@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"bytes"
@@ -36,7 +36,7 @@ type Event struct {
 }
 
 // Events returns all Events, oldest first.
-func (s *Stripe) Events() []Event {
+func (s *Account) Events() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Event
@@ -60,7 +60,7 @@ func Sign(secret string, payload []byte, at time.Time) string {
 // emit records an Event about an object in its present state and delivers it.
 // The channel tells of each endpoint's first answer, and holds them all. s.mu
 // is held.
-func (s *Stripe) emit(kind string, about object) (answered chan struct{}) {
+func (s *Account) emit(kind string, about object) (answered chan struct{}) {
 	e := &Event{ID: newID("evt_", 24), Type: kind, Created: s.o.Now()}
 	var err error
 	e.Payload, err = json.Marshal(object{
@@ -84,7 +84,7 @@ func (s *Stripe) emit(kind string, about object) (answered chan struct{}) {
 
 // deliver sends an Event until the endpoint has taken it, with pauses that
 // double. Stripe itself goes on for three days.
-func (s *Stripe) deliver(to WebhookEndpoint, e *Event, answered chan<- struct{}) {
+func (s *Account) deliver(to WebhookEndpoint, e *Event, answered chan<- struct{}) {
 	pause := s.o.RetryDelay
 	for attempt := range deliveryAttempts {
 		accepted := s.post(to, e)
@@ -105,7 +105,7 @@ func (s *Stripe) deliver(to WebhookEndpoint, e *Event, answered chan<- struct{})
 
 // post reports whether the endpoint has answered 2xx. The signature carries the
 // real time, whatever the account's clock says: the endpoint looks at its own.
-func (s *Stripe) post(to WebhookEndpoint, e *Event) bool {
+func (s *Account) post(to WebhookEndpoint, e *Event) bool {
 	ctx, cancel := context.WithTimeout(s.open, deliveryTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL, bytes.NewReader(e.Payload))
@@ -125,7 +125,7 @@ func (s *Stripe) post(to WebhookEndpoint, e *Event) bool {
 }
 
 // Close ends the deliveries; Events are recorded all the same from then on.
-func (s *Stripe) Close() {
+func (s *Account) Close() {
 	s.mu.Lock()
 	s.shut()
 	s.mu.Unlock()
@@ -154,7 +154,7 @@ func (e *Event) json() object {
 	return o
 }
 
-func (s *Stripe) listEvents(q *request) (any, *stripeError) {
+func (s *Account) listEvents(q *request) (any, *stripeError) {
 	types, _ := q.at("types").([]any)
 	var all []object
 	for e := range s.events.all {
@@ -166,14 +166,14 @@ func (s *Stripe) listEvents(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) webhookJSON(i int) object {
+func (s *Account) webhookJSON(i int) object {
 	return object{
 		"id": fmt.Sprintf("we_sandbox_%d", i+1), "object": "webhook_endpoint", "livemode": false, "status": "enabled",
 		"url": s.o.Webhooks[i].URL, "enabled_events": []string{"*"}, "api_version": nil, "metadata": object{},
 	}
 }
 
-func (s *Stripe) listWebhooks(q *request) (any, *stripeError) {
+func (s *Account) listWebhooks(q *request) (any, *stripeError) {
 	var all []object
 	for i := range s.o.Webhooks {
 		all = append(all, s.webhookJSON(i))
@@ -181,7 +181,7 @@ func (s *Stripe) listWebhooks(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) retrieveWebhook(q *request) (any, *stripeError) {
+func (s *Account) retrieveWebhook(q *request) (any, *stripeError) {
 	for i := range s.o.Webhooks {
 		if o := s.webhookJSON(i); o["id"] == q.PathValue("webhook_endpoint") {
 			return o, nil

@@ -1,4 +1,4 @@
-package sandbox
+package fakesupabase
 
 import (
 	"encoding/json"
@@ -87,7 +87,7 @@ func DefaultTables() []Table {
 }
 
 // defaultFunctions do what those of schema.sql do.
-func (s *Supabase) defaultFunctions() {
+func (s *Project) defaultFunctions() {
 	s.Function("stripe_ticket", func(tx *Tx, _ map[string]any) (any, error) {
 		if err := tx.onlyServiceRole("stripe_ticket"); err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package sandbox
+package fakesupabase
 
 import (
 	"bytes"
@@ -6,73 +6,19 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 )
 
-// clock is a clock that a test moves.
-type clock struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-func newClock() *clock { return &clock{at: time.Now()} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.at = c.at.Add(d)
-}
-
-// answer is a response read to its end; fields of its JSON object by name.
-type answer struct {
-	status int
-	header http.Header
-	body   string
-}
-
-func (a answer) get(path string) any {
-	var v any
-	json.Unmarshal([]byte(a.body), &v)
-	for name := range strings.SplitSeq(path, ".") {
-		m, _ := v.(map[string]any)
-		v = m[name]
-	}
-	return v
-}
-
-// send sends a request with headers given as name, value, name, value, ….
-func send(t *testing.T, h http.Handler, method, target, body string, headers ...string) answer {
-	t.Helper()
-	r := httptest.NewRequest(method, target, strings.NewReader(body))
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	res := w.Result()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{res.StatusCode, res.Header, string(b)}
-}
-
 func TestGetUser(t *testing.T) {
 	const secret = "legacy-secret-of-at-least-32-characters"
-	s := NewSupabase(SupabaseOptions{LegacyJWTSecret: secret})
+	s := New(Options{LegacyJWTSecret: secret})
 	var ids []string
 	for _, name := range []string{"ann", "out", "banned", "gone"} {
 		ids = append(ids, s.SignUp(name+"@example.com", "correct horse").ID)
@@ -123,37 +69,37 @@ func TestGetUser(t *testing.T) {
 		if tt.token != "" {
 			headers = append(headers, "Authorization", "Bearer "+tt.token)
 		}
-		got := send(t, s, "GET", "/auth/v1/user", "", headers...)
-		if code, _ := got.get("error_code").(string); got.status != tt.status || code != tt.code {
-			t.Errorf("GET user, %s = %d %s; want %d %q", tt.name, got.status, got.body, tt.status, tt.code)
+		got := sandboxtest.Send(t, s, "GET", "/auth/v1/user", "", headers...)
+		if code, _ := got.Get("error_code").(string); got.Status != tt.status || code != tt.code {
+			t.Errorf("GET user, %s = %d %s; want %d %q", tt.name, got.Status, got.Body, tt.status, tt.code)
 		}
-		got = send(t, s, "GET", "/auth/v1/user", "", append(headers, "X-Supabase-Api-Version", "2024-01-01")...)
-		if code, _ := got.get("code").(string); got.status != tt.status || code != tt.code {
-			t.Errorf("GET user, %s, newer shape = %d %s; want %d %q", tt.name, got.status, got.body, tt.status, tt.code)
+		got = sandboxtest.Send(t, s, "GET", "/auth/v1/user", "", append(headers, "X-Supabase-Api-Version", "2024-01-01")...)
+		if code, _ := got.Get("code").(string); got.Status != tt.status || code != tt.code {
+			t.Errorf("GET user, %s, newer shape = %d %s; want %d %q", tt.name, got.Status, got.Body, tt.status, tt.code)
 		}
 	}
-	if got := send(t, s, "GET", "/auth/v1/user", "", "Authorization", "Bearer "+tokens[0]); got.status != 401 {
-		t.Errorf("GET user without apikey = %d; want 401", got.status)
+	if got := sandboxtest.Send(t, s, "GET", "/auth/v1/user", "", "Authorization", "Bearer "+tokens[0]); got.Status != 401 {
+		t.Errorf("GET user without apikey = %d; want 401", got.Status)
 	}
 }
 
 func TestKeys(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{})
+	s := New(Options{})
 	id := s.SignUp("ann@example.com", "correct horse").ID
 	user := func(token string) int {
-		return send(t, s, "GET", "/auth/v1/user", "", "apikey", AnonKey, "Authorization", "Bearer "+token).status
+		return sandboxtest.Send(t, s, "GET", "/auth/v1/user", "", "apikey", AnonKey, "Authorization", "Bearer "+token).Status
 	}
 	old := s.SignIn(id).AccessToken
 	s.UseKey("RS256")
 	s.UseKey("EdDSA")
-	set := send(t, s, "GET", "/auth/v1/.well-known/jwks.json", "")
+	set := sandboxtest.Send(t, s, "GET", "/auth/v1/.well-known/jwks.json", "")
 	for i, want := range []string{"EC", "RSA", "OKP"} {
-		keys, _ := set.get("keys").([]any)
+		keys, _ := set.Get("keys").([]any)
 		if len(keys) != 3 || keys[i].(map[string]any)["kty"] != want {
-			t.Fatalf("key set = %s; want EC, RSA, OKP", set.body)
+			t.Fatalf("key set = %s; want EC, RSA, OKP", set.Body)
 		}
 	}
-	if got, want := set.header.Get("Cache-Control"), "public, max-age=600"; got != want {
+	if got, want := set.Header.Get("Cache-Control"), "public, max-age=600"; got != want {
 		t.Errorf("key set Cache-Control = %q; want %q", got, want)
 	}
 	if got := user(old); got != 200 {
@@ -166,16 +112,16 @@ func TestKeys(t *testing.T) {
 	if got := user(s.SignIn(id).AccessToken); got != 200 {
 		t.Errorf("user with the new key = %d; want 200", got)
 	}
-	hs := NewSupabase(SupabaseOptions{JWTSecret: "a-secret-of-at-least-32-characters-long"})
+	hs := New(Options{JWTSecret: "a-secret-of-at-least-32-characters-long"})
 	if got, want := string(hs.KeySet()), `{"keys":[]}`; got != want {
 		t.Errorf("key set of an HS256 project = %s; want %s", got, want)
 	}
 }
 
 func TestPassword(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{})
-	post := func(path, body string) answer {
-		return send(t, s, "POST", "/auth/v1/"+path, body, "apikey", AnonKey)
+	s := New(Options{})
+	post := func(path, body string) sandboxtest.Answer {
+		return sandboxtest.Send(t, s, "POST", "/auth/v1/"+path, body, "apikey", AnonKey)
 	}
 	for _, tt := range []struct {
 		path, body string
@@ -192,24 +138,24 @@ func TestPassword(t *testing.T) {
 		{"token?grant_type=password", `{"email":"no@example.com","password":"correct horse"}`, 400, "invalid_credentials"},
 	} {
 		got := post(tt.path, tt.body)
-		if got.status != tt.status || got.get("error_code") != tt.code {
-			t.Errorf("POST %s %s = %d %s; want %d %v", tt.path, tt.body, got.status, got.body, tt.status, tt.code)
+		if got.Status != tt.status || got.Get("error_code") != tt.code {
+			t.Errorf("POST %s %s = %d %s; want %d %v", tt.path, tt.body, got.Status, got.Body, tt.status, tt.code)
 		}
-		if tt.status == 200 && got.get("user.email") != "ann@example.com" {
-			t.Errorf("POST %s user.email = %v; want ann@example.com", tt.path, got.get("user.email"))
+		if tt.status == 200 && got.Get("user.email") != "ann@example.com" {
+			t.Errorf("POST %s user.email = %v; want ann@example.com", tt.path, got.Get("user.email"))
 		}
 	}
 }
 
 func TestRefresh(t *testing.T) {
-	c := newClock()
-	s := NewSupabase(SupabaseOptions{Now: c.now})
+	c := sandboxtest.NewClock()
+	s := New(Options{Now: c.Now})
 	id := s.SignUp("ann@example.com", "correct horse").ID
 	refresh := func(token string) (string, string) {
 		body, _ := json.Marshal(map[string]string{"refresh_token": token})
-		got := send(t, s, "POST", "/auth/v1/token?grant_type=refresh_token", string(body), "apikey", AnonKey)
-		next, _ := got.get("refresh_token").(string)
-		code, _ := got.get("error_code").(string)
+		got := sandboxtest.Send(t, s, "POST", "/auth/v1/token?grant_type=refresh_token", string(body), "apikey", AnonKey)
+		next, _ := got.Get("refresh_token").(string)
+		code, _ := got.Get("error_code").(string)
 		return next, code
 	}
 	expect := func(what, token, want string) string {
@@ -233,12 +179,12 @@ func TestRefresh(t *testing.T) {
 			t.Fatalf("parallel refreshes = %q; want one child", children)
 		}
 	}
-	c.advance(time.Hour)
+	c.Advance(time.Hour)
 	if again := expect("late reuse, child unused", first, ""); again != child {
 		t.Errorf("late reuse, child unused = %q; want the child %q", again, child)
 	}
 	grandchild := expect("child", child, "")
-	c.advance(reuseInterval + time.Second)
+	c.Advance(reuseInterval + time.Second)
 	expect("late reuse, child used", first, "refresh_token_already_used")
 	expect("after the family was revoked", grandchild, "refresh_token_already_used")
 	expect("unknown", "nonsense", "refresh_token_not_found")
@@ -248,8 +194,8 @@ func TestRefresh(t *testing.T) {
 }
 
 func TestSessionJSON(t *testing.T) {
-	c := newClock()
-	s := NewSupabase(SupabaseOptions{Now: c.now})
+	c := sandboxtest.NewClock()
+	s := New(Options{Now: c.Now})
 	got := s.SignIn(s.SignUp("ann@example.com", "correct horse").ID)
 	var body struct {
 		AccessToken  string `json:"access_token"`
@@ -338,7 +284,7 @@ func TestPostgREST(t *testing.T) {
 		{"POST", "rpc/add", `{"id":1}`, "", "", 409, "23505"},
 		{"POST", "rpc/fail", `{}`, "", "", 400, "P0001"},
 	} {
-		s := NewSupabase(SupabaseOptions{Tables: []Table{notes()}})
+		s := New(Options{Tables: []Table{notes()}})
 		s.Insert("notes", map[string]any{"id": 1, "owner": annID, "body": "a", "due": "2026-01-01T00:00:00Z"})
 		s.Insert("notes", map[string]any{"id": 2, "owner": bobID, "body": "b", "due": time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)})
 		s.Insert("notes", map[string]any{"id": 3, "body": "c", "done": true, "extra": map[string]any{"a": []int{1}}})
@@ -350,16 +296,16 @@ func TestPostgREST(t *testing.T) {
 			return nil, errors.New("no")
 		})
 		before := len(s.Rows("notes"))
-		got := send(t, s, tt.method, "/rest/v1/"+strings.ReplaceAll(tt.target, `"`, "%22"), tt.body,
+		got := sandboxtest.Send(t, s, tt.method, "/rest/v1/"+strings.ReplaceAll(tt.target, `"`, "%22"), tt.body,
 			"apikey", ServiceRoleKey, "Authorization", "Bearer "+ServiceRoleKey, "Prefer", tt.prefer, "Accept", tt.accept, "Content-Type", "application/json")
-		body := got.body
-		if code, ok := got.get("code").(string); ok {
+		body := got.Body
+		if code, ok := got.Get("code").(string); ok {
 			body = code
 		}
-		if got.status != tt.status || body != tt.want {
-			t.Errorf("%s %s %s (%s) = %d %s; want %d %s", tt.method, tt.target, tt.body, tt.prefer, got.status, got.body, tt.status, tt.want)
+		if got.Status != tt.status || body != tt.want {
+			t.Errorf("%s %s %s (%s) = %d %s; want %d %s", tt.method, tt.target, tt.body, tt.prefer, got.Status, got.Body, tt.status, tt.want)
 		}
-		if after := len(s.Rows("notes")); got.status >= 400 && after != before {
+		if after := len(s.Rows("notes")); got.Status >= 400 && after != before {
 			t.Errorf("%s %s %s: rows after an error = %d; want %d", tt.method, tt.target, tt.body, after, before)
 		}
 	}
@@ -370,7 +316,7 @@ func TestRoles(t *testing.T) {
 	legacyAnon, legacyService := LegacyKeys(secret)
 	for _, keys := range [][2]string{{AnonKey, ServiceRoleKey}, {legacyAnon, legacyService}} {
 		anon, service := keys[0], keys[1]
-		s := NewSupabase(SupabaseOptions{JWTSecret: secret, AnonKey: anon, ServiceRoleKey: service, Tables: append(DefaultTables(), notes())})
+		s := New(Options{JWTSecret: secret, AnonKey: anon, ServiceRoleKey: service, Tables: append(DefaultTables(), notes())})
 		ann := s.SignUp("ann@example.com", "correct horse").ID
 		s.Insert("notes", map[string]any{"id": 1, "owner": ann, "body": "a"})
 		s.Insert("notes", map[string]any{"id": 2, "owner": bobID, "body": "b"})
@@ -400,42 +346,42 @@ func TestRoles(t *testing.T) {
 			if tt.token != "" {
 				headers = append(headers, "Authorization", "Bearer "+tt.token)
 			}
-			got := send(t, s, tt.method, "/rest/v1/"+tt.target, "{}", headers...)
-			body := got.body
-			if got.status >= 400 {
-				body, _ = got.get("code").(string)
+			got := sandboxtest.Send(t, s, tt.method, "/rest/v1/"+tt.target, "{}", headers...)
+			body := got.Body
+			if got.Status >= 400 {
+				body, _ = got.Get("code").(string)
 			}
-			if got.status != tt.status || body != tt.want {
-				t.Errorf("%s %s, %s = %d %s; want %d %s", tt.method, tt.target, tt.name, got.status, got.body, tt.status, tt.want)
+			if got.Status != tt.status || body != tt.want {
+				t.Errorf("%s %s, %s = %d %s; want %d %s", tt.method, tt.target, tt.name, got.Status, got.Body, tt.status, tt.want)
 			}
 		}
 	}
 }
 
 func TestCountAndRange(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{Tables: []Table{notes()}})
+	s := New(Options{Tables: []Table{notes()}})
 	for i := range 5 {
 		s.Insert("notes", map[string]any{"id": i, "body": "x"})
 	}
-	got := send(t, s, "GET", "/rest/v1/notes?select=id&order=id", "", "apikey", ServiceRoleKey, "Range", "1-2", "Prefer", "count=exact")
-	if got.status != 206 || got.body != `[{"id":1},{"id":2}]` || got.header.Get("Content-Range") != "1-2/5" {
-		t.Errorf("Range 1-2 = %d %s, Content-Range %q; want 206, ids 1 and 2, 1-2/5", got.status, got.body, got.header.Get("Content-Range"))
+	got := sandboxtest.Send(t, s, "GET", "/rest/v1/notes?select=id&order=id", "", "apikey", ServiceRoleKey, "Range", "1-2", "Prefer", "count=exact")
+	if got.Status != 206 || got.Body != `[{"id":1},{"id":2}]` || got.Header.Get("Content-Range") != "1-2/5" {
+		t.Errorf("Range 1-2 = %d %s, Content-Range %q; want 206, ids 1 and 2, 1-2/5", got.Status, got.Body, got.Header.Get("Content-Range"))
 	}
-	got = send(t, s, "HEAD", "/rest/v1/notes?id=eq.9", "", "apikey", ServiceRoleKey, "Prefer", "count=exact")
-	if got.header.Get("Content-Range") != "*/0" {
-		t.Errorf("HEAD without rows: Content-Range = %q; want */0", got.header.Get("Content-Range"))
+	got = sandboxtest.Send(t, s, "HEAD", "/rest/v1/notes?id=eq.9", "", "apikey", ServiceRoleKey, "Prefer", "count=exact")
+	if got.Header.Get("Content-Range") != "*/0" {
+		t.Errorf("HEAD without rows: Content-Range = %q; want */0", got.Header.Get("Content-Range"))
 	}
 }
 
 // Of many who insert the same key at once, one must win.
 func TestInsertRace(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{})
+	s := New(Options{})
 	var wg sync.WaitGroup
 	status := make([]int, 50)
 	for i := range status {
 		wg.Go(func() {
 			body := `{"id":"` + annID + `","stripe_customer_id":"cus_` + uuid.NewString() + `"}`
-			status[i] = send(t, s, "POST", "/rest/v1/customers", body, "apikey", ServiceRoleKey).status
+			status[i] = sandboxtest.Send(t, s, "POST", "/rest/v1/customers", body, "apikey", ServiceRoleKey).Status
 		})
 	}
 	wg.Wait()
@@ -451,7 +397,7 @@ func TestInsertRace(t *testing.T) {
 }
 
 func TestCallsAndIntercept(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{})
+	s := New(Options{})
 	s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		b, _ := io.ReadAll(r.Body)
 		if !bytes.Contains(b, []byte("fail")) {
@@ -464,8 +410,8 @@ func TestCallsAndIntercept(t *testing.T) {
 		body string
 		want int
 	}{{`{"fail":1}`, 502}, {`{"id":"` + annID + `","stripe_customer_id":"cus_1"}`, 201}} {
-		if got := send(t, s, "POST", "/rest/v1/customers", tt.body, "apikey", ServiceRoleKey); got.status != tt.want {
-			t.Errorf("POST %s = %d; want %d", tt.body, got.status, tt.want)
+		if got := sandboxtest.Send(t, s, "POST", "/rest/v1/customers", tt.body, "apikey", ServiceRoleKey); got.Status != tt.want {
+			t.Errorf("POST %s = %d; want %d", tt.body, got.Status, tt.want)
 		}
 	}
 	if calls := s.CallsTo("POST", "/rest/v1/customers"); len(calls) != 2 || !bytes.Contains(calls[1].Body, []byte("cus_1")) {
@@ -475,8 +421,8 @@ func TestCallsAndIntercept(t *testing.T) {
 	if calls := s.Calls(); len(calls) != 0 {
 		t.Errorf("Calls after ForgetCalls = %v; want none", calls)
 	}
-	pre := send(t, s, "OPTIONS", "/auth/v1/token", "", "Origin", "http://localhost:3000", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "apikey")
-	if pre.status != 204 || pre.header.Get("Access-Control-Allow-Origin") != "*" || pre.header.Get("Access-Control-Allow-Headers") != "apikey" {
-		t.Errorf("preflight = %d %v; want 204 and everything allowed", pre.status, pre.header)
+	pre := sandboxtest.Send(t, s, "OPTIONS", "/auth/v1/token", "", "Origin", "http://localhost:3000", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "apikey")
+	if pre.Status != 204 || pre.Header.Get("Access-Control-Allow-Origin") != "*" || pre.Header.Get("Access-Control-Allow-Headers") != "apikey" {
+		t.Errorf("preflight = %d %v; want 204 and everything allowed", pre.Status, pre.Header)
 	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"context"
@@ -11,14 +11,17 @@ import (
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
 )
 
+const annID = "8cd2e9d1-4a43-4a37-a96d-620447495c12" // a user of Supabase
+
 // newClient returns the real client of a fresh account, without retries.
-func newClient(t *testing.T, o StripeOptions) (*Stripe, *client.API) {
+func newClient(t *testing.T, o Options) (*Account, *client.API) {
 	t.Helper()
-	s := NewStripe(o)
+	s := New(o)
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	return s, client.New("sk_test_0123456789", stripe.NewBackendsWithConfig(&stripe.BackendConfig{
@@ -41,14 +44,14 @@ func stripeErr(t *testing.T, err error) *stripe.Error {
 }
 
 // post sends a form, given as in a URL, with a test key.
-func post(t *testing.T, h http.Handler, path, form string, headers ...string) answer {
+func post(t *testing.T, h http.Handler, path, form string, headers ...string) sandboxtest.Answer {
 	t.Helper()
-	return send(t, h, "POST", path, form, append([]string{
+	return sandboxtest.Send(t, h, "POST", path, form, append([]string{
 		"Authorization", "Bearer sk_test_0123456789", "Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
 }
 
 func TestCheckoutSession(t *testing.T) {
-	s, api := newClient(t, StripeOptions{PublicURL: "http://localhost:1/"})
+	s, api := newClient(t, Options{PublicURL: "http://localhost:1/"})
 	c, err := api.Customers.New(&stripe.CustomerParams{Email: stripe.String("ann@example.com"), Metadata: map[string]string{"supabase_user_id": annID}})
 	if err != nil {
 		t.Fatal(err)
@@ -95,9 +98,9 @@ func TestCheckoutRules(t *testing.T) {
 	const basic = "success_url=https://a.example/&cancel_url=https://a.example/&"
 	const once = basic + "mode=payment&line_items[0][price]=price_lifetime&line_items[0][quantity]=1&"
 	const monthly = basic + "mode=subscription&line_items[0][price]=price_basic_monthly&line_items[0][quantity]=1&"
-	s := NewStripe(StripeOptions{})
-	id, _ := post(t, s, "/v1/customers", "email=ann@example.com").get("id").(string)
-	gone, _ := post(t, s, "/v1/customers", "").get("id").(string)
+	s := New(Options{})
+	id, _ := post(t, s, "/v1/customers", "email=ann@example.com").Get("id").(string)
+	gone, _ := post(t, s, "/v1/customers", "").Get("id").(string)
 	s.DeleteCustomer(gone)
 	s.AddPrice("price_other", false)
 	for _, tt := range []struct {
@@ -134,15 +137,15 @@ func TestCheckoutRules(t *testing.T) {
 		{"wrong mode", basic + "mode=rent&line_items[0][price]=price_lifetime&line_items[0][quantity]=1", "", "", "validation error"},
 	} {
 		got := post(t, s, "/v1/checkout/sessions", tt.form)
-		code, _ := got.get("error.code").(string)
-		param, _ := got.get("error.param").(string)
-		message, _ := got.get("error.message").(string)
-		if wantOK := tt.message == ""; wantOK != (got.status == 200) || !wantOK && got.status != 400 ||
+		code, _ := got.Get("error.code").(string)
+		param, _ := got.Get("error.param").(string)
+		message, _ := got.Get("error.message").(string)
+		if wantOK := tt.message == ""; wantOK != (got.Status == 200) || !wantOK && got.Status != 400 ||
 			code != tt.code || param != tt.param || !strings.Contains(message, tt.message) {
-			t.Errorf("checkout, %s = %d %s; want %q, %q, %q", tt.name, got.status, got.body, tt.code, tt.param, tt.message)
+			t.Errorf("checkout, %s = %d %s; want %q, %q, %q", tt.name, got.Status, got.Body, tt.code, tt.param, tt.message)
 		}
-		if got.status == 400 && (got.get("error.type") != "invalid_request_error" || !strings.HasPrefix(got.header.Get("Request-Id"), "req_")) {
-			t.Errorf("checkout, %s: error = %s, Request-Id %q; want an invalid_request_error with one", tt.name, got.body, got.header.Get("Request-Id"))
+		if got.Status == 400 && (got.Get("error.type") != "invalid_request_error" || !strings.HasPrefix(got.Header.Get("Request-Id"), "req_")) {
+			t.Errorf("checkout, %s: error = %s, Request-Id %q; want an invalid_request_error with one", tt.name, got.Body, got.Header.Get("Request-Id"))
 		}
 	}
 }
@@ -162,25 +165,25 @@ func TestAuthentication(t *testing.T) {
 		{"", "pk_test_51abcdefghij1234", 401, "Invalid API Key provided: pk_test_************1234"},
 		{"", "", 401, "You did not provide an API key."},
 	} {
-		s := NewStripe(StripeOptions{SecretKey: tt.option})
+		s := New(Options{SecretKey: tt.option})
 		var headers []string
 		if tt.key != "" {
 			headers = []string{"Authorization", "Bearer " + tt.key}
 		}
-		got := send(t, s, "GET", "/v1/balance", "", headers...)
-		message, _ := got.get("error.message").(string)
-		if got.status != tt.status || !strings.HasPrefix(message, tt.message) {
-			t.Errorf("GET balance with %q, account %q = %d %s; want %d %s", tt.key, tt.option, got.status, got.body, tt.status, tt.message)
+		got := sandboxtest.Send(t, s, "GET", "/v1/balance", "", headers...)
+		message, _ := got.Get("error.message").(string)
+		if got.Status != tt.status || !strings.HasPrefix(message, tt.message) {
+			t.Errorf("GET balance with %q, account %q = %d %s; want %d %s", tt.key, tt.option, got.Status, got.Body, tt.status, tt.message)
 		}
 	}
 }
 
 func TestIdempotency(t *testing.T) {
-	c := newClock()
-	s := NewStripe(StripeOptions{Now: c.now})
+	c := sandboxtest.NewClock()
+	s := New(Options{Now: c.Now})
 	do := func(path, form string) (status int, kind any, id any, replayed bool) {
 		got := post(t, s, path, form, "Idempotency-Key", "k")
-		return got.status, got.get("error.type"), got.get("id"), got.header.Get("Idempotent-Replayed") == "true"
+		return got.Status, got.Get("error.type"), got.Get("id"), got.Header.Get("Idempotent-Replayed") == "true"
 	}
 	if status, _, _, _ := do("/v1/customers", "nope=1"); status != 400 {
 		t.Fatalf("unknown parameter = %d; want 400", status)
@@ -198,7 +201,7 @@ func TestIdempotency(t *testing.T) {
 	if status, kind, _, _ := do("/v1/billing_portal/sessions", "email=a@example.com&name=A"); status != 400 || kind != "idempotency_error" {
 		t.Errorf("other endpoint = %d %v; want 400 idempotency_error", status, kind)
 	}
-	c.advance(keyLife + time.Second)
+	c.Advance(keyLife + time.Second)
 	if status, _, again, replayed := do("/v1/customers", "email=b@example.com"); status != 200 || again == id || replayed {
 		t.Errorf("a day later = %d %v, replayed %v; want a new customer", status, again, replayed)
 	}
@@ -210,7 +213,7 @@ func TestIdempotency(t *testing.T) {
 func TestIdempotencyInFlight(t *testing.T) {
 	entered, leave := make(chan bool), make(chan bool)
 	var once sync.Once
-	s, api := newClient(t, StripeOptions{Executing: func(*http.Request) {
+	s, api := newClient(t, Options{Executing: func(*http.Request) {
 		once.Do(func() { close(entered); <-leave })
 	}})
 	create := func() (string, error) {
@@ -240,7 +243,7 @@ func TestIdempotencyInFlight(t *testing.T) {
 // A connection that drops while a request is executed leaves its key free.
 func TestIdempotencyAfterCrash(t *testing.T) {
 	crash := true
-	s, api := newClient(t, StripeOptions{Executing: func(*http.Request) {
+	s, api := newClient(t, Options{Executing: func(*http.Request) {
 		if crash {
 			crash = false
 			panic(http.ErrAbortHandler)
@@ -258,7 +261,7 @@ func TestIdempotencyAfterCrash(t *testing.T) {
 }
 
 func TestCustomers(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	for _, email := range []string{"a@example.com", "b@example.com", "b@example.com"} {
 		if _, err := api.Customers.New(&stripe.CustomerParams{Email: &email, Metadata: map[string]string{"k": "v", "l": "w"}}); err != nil {
 			t.Fatal(err)
@@ -294,7 +297,7 @@ func TestCustomers(t *testing.T) {
 }
 
 func TestSubscriptions(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	c, err := api.Customers.New(&stripe.CustomerParams{})
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +344,7 @@ func TestSubscriptions(t *testing.T) {
 }
 
 func TestPortalSession(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	c, err := api.Customers.New(&stripe.CustomerParams{})
 	if err != nil {
 		t.Fatal(err)
@@ -379,7 +382,7 @@ func TestPortalSession(t *testing.T) {
 
 // Every list and every lookup answers, be it with nothing.
 func TestReads(t *testing.T) {
-	s := NewStripe(StripeOptions{})
+	s := New(Options{})
 	for path, want := range map[string]int{
 		"/v1/prices": 200, "/v1/prices/price_lifetime": 200, "/v1/prices/price_x": 404, "/v1/products": 200, "/v1/products/x": 404,
 		"/v1/prices?expand[]=data.product": 200, "/v1/prices?expand[]=data.nope": 400, "/v1/prices?limit=0": 400,
@@ -390,18 +393,18 @@ func TestReads(t *testing.T) {
 		"/v1/billing_portal/configurations": 200, "/v1/billing_portal/configurations/x": 404,
 		"/v1/customers?nope=1": 400, "/v1/nope": 404,
 	} {
-		if got := send(t, s, "GET", path, "", "Authorization", "Bearer sk_test_0123456789"); got.status != want {
-			t.Errorf("GET %s = %d %s; want %d", path, got.status, got.body, want)
+		if got := sandboxtest.Send(t, s, "GET", path, "", "Authorization", "Bearer sk_test_0123456789"); got.Status != want {
+			t.Errorf("GET %s = %d %s; want %d", path, got.Status, got.Body, want)
 		}
 	}
-	if got := send(t, s, "GET", "/c/pay/cs_test_x", ""); got.status != 404 { // a buyer has no key
-		t.Errorf("GET /c/pay/cs_test_x = %d; want 404", got.status)
+	if got := sandboxtest.Send(t, s, "GET", "/c/pay/cs_test_x", ""); got.Status != 404 { // a buyer has no key
+		t.Errorf("GET /c/pay/cs_test_x = %d; want 404", got.Status)
 	}
 }
 
 // Real time-outs reach the client as they would from Stripe.
 func TestInterceptDrops(t *testing.T) {
-	s, api := newClient(t, StripeOptions{})
+	s, api := newClient(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		cancel() // once it has come

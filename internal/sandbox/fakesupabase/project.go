@@ -1,4 +1,13 @@
-package sandbox
+// Package fakesupabase imitates the parts of a Supabase project, Auth and
+// PostgREST, that this service and a site's browser use: statuses, error
+// envelopes and their codes, headers, refresh token rotation, key sets, unique
+// constraints, row level security. Its limits:
+//
+//   - Sign-in is by e-mail and password only, and every address counts as
+//     confirmed.
+//   - PostgREST has neither embedding nor casts nor foreign keys; a lookup reads
+//     the whole table.
+package fakesupabase
 
 import (
 	"cmp"
@@ -7,10 +16,11 @@ import (
 	"sync"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox"
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// The keys of a sandbox project unless [SupabaseOptions] has others: new-style
+// The keys of a sandbox project unless [Options] has others: new-style
 // keys, which are no JWTs. https://supabase.com/docs/guides/api/api-keys
 const (
 	AnonKey        = "sb_publishable_sandbox_not_a_real_key_0000"
@@ -32,8 +42,8 @@ func LegacyKeys(jwtSecret string) (anonKey, serviceRoleKey string) {
 	return sign("anon"), sign("service_role")
 }
 
-// SupabaseOptions describe a project; the zero value is a complete one.
-type SupabaseOptions struct {
+// Options describe a project; the zero value is a complete one.
+type Options struct {
 	// JWTSecret, if not empty, makes the project sign with HS256 and publish no
 	// keys. Else it signs with a fresh ES256 key.
 	JWTSecret string
@@ -53,10 +63,10 @@ type SupabaseOptions struct {
 	AccessTokenTTL time.Duration
 }
 
-// Supabase is one project: Auth under /auth/v1 and PostgREST under /rest/v1.
+// Project is one project: Auth under /auth/v1 and PostgREST under /rest/v1.
 // It is safe for concurrent use; every statement is atomic.
-type Supabase struct {
-	recorder
+type Project struct {
+	sandbox.Recorder
 	mux            *http.ServeMux
 	now            func() time.Time
 	issuer         string
@@ -75,10 +85,10 @@ type Supabase struct {
 	functions     map[string]func(*Tx, map[string]any) (any, error)
 }
 
-// NewSupabase returns a project without users and with empty tables. It panics
+// New returns a project without users and with empty tables. It panics
 // if the tables of o contradict themselves.
-func NewSupabase(o SupabaseOptions) *Supabase {
-	s := &Supabase{
+func New(o Options) *Project {
+	s := &Project{
 		mux:            http.NewServeMux(),
 		now:            o.Now,
 		issuer:         strings.TrimSuffix(cmp.Or(o.URL, "http://127.0.0.1:54321"), "/") + "/auth/v1",
@@ -124,15 +134,15 @@ func NewSupabase(o SupabaseOptions) *Supabase {
 	s.mux.HandleFunc("/rest/v1/{table}", s.withKey(s.serveTable))
 	s.mux.HandleFunc("/rest/v1/rpc/{function}", s.withKey(s.serveFunction))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusNotFound, map[string]string{"message": "no Route matched with those values"})
+		sandbox.WriteJSON(w, http.StatusNotFound, map[string]string{"message": "no Route matched with those values"})
 	})
 	return s
 }
 
 // ServeHTTP answers as the project's gateway does, which lets browsers of any
 // origin call.
-func (s *Supabase) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, ok := s.receive(w, r); !ok {
+func (s *Project) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, ok := s.Receive(w, r); !ok {
 		return
 	}
 	h := w.Header()
@@ -149,18 +159,18 @@ func (s *Supabase) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // withKey admits requests with one of the project's API keys only.
-func (s *Supabase) withKey(next http.HandlerFunc) http.HandlerFunc {
+func (s *Project) withKey(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch apiKey(r) {
 		case s.anonKey, s.serviceRoleKey:
 			next(w, r)
 		case "":
-			writeJSON(w, http.StatusUnauthorized, map[string]string{
+			sandbox.WriteJSON(w, http.StatusUnauthorized, map[string]string{
 				"message": "No API key found in request",
 				"hint":    "No `apikey` request header or url param was found.",
 			})
 		default:
-			writeJSON(w, http.StatusUnauthorized, map[string]string{
+			sandbox.WriteJSON(w, http.StatusUnauthorized, map[string]string{
 				"message": "Invalid API key",
 				"hint":    "Double check your Supabase `anon` or `service_role` API key.",
 			})
@@ -170,13 +180,4 @@ func (s *Supabase) withKey(next http.HandlerFunc) http.HandlerFunc {
 
 func apiKey(r *http.Request) string {
 	return cmp.Or(r.Header.Get("apikey"), r.URL.Query().Get("apikey"))
-}
-
-// bearer returns the token of the Authorization header, "" if there is none.
-func bearer(r *http.Request) string {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }

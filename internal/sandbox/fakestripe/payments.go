@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"fmt"
@@ -41,13 +41,13 @@ type dispute struct {
 }
 
 // pay begins a payment; settle ends it.
-func (s *Stripe) pay(p *payment) {
+func (s *Account) pay(p *payment) {
 	p.intent, p.status, p.created = newID("pi_", 24), "processing", s.o.Now()
 	s.payments.put(p.intent, p)
 	s.emit("payment_intent.created", s.intentJSON(p))
 }
 
-func (s *Stripe) settle(p *payment, succeeded bool) {
+func (s *Account) settle(p *payment, succeeded bool) {
 	if !succeeded {
 		p.status = "requires_payment_method"
 		s.emit("payment_intent.payment_failed", s.intentJSON(p))
@@ -61,7 +61,7 @@ func (s *Stripe) settle(p *payment, succeeded bool) {
 
 // bill makes the invoice of a subscription's current period. A trial costs
 // nothing.
-func (s *Stripe) bill(u *subscription, reason string, paid bool) {
+func (s *Account) bill(u *subscription, reason string, paid bool) {
 	p := s.prices.byID[u.Price]
 	n := &invoice{
 		id: newID("in_", 24), number: fmt.Sprintf("SANDBOX-%04d", len(s.invoices.ids)+1), reason: reason,
@@ -90,12 +90,12 @@ func (s *Stripe) bill(u *subscription, reason string, paid bool) {
 
 // Refund pays an amount, in cents, of a PaymentIntent back. It panics if it has
 // not succeeded or does not hold as much any more.
-func (s *Stripe) Refund(paymentIntent string, amount int64) {
+func (s *Account) Refund(paymentIntent string, amount int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.mustCharge(paymentIntent)
 	if amount <= 0 || p.refunded+amount > p.amount {
-		panic(fmt.Sprintf("sandbox: no refund of %d, %d of %d are refunded already", amount, p.refunded, p.amount))
+		panic(fmt.Sprintf("fakestripe: no refund of %d, %d of %d are refunded already", amount, p.refunded, p.amount))
 	}
 	p.refunded += amount
 	s.emit("charge.refunded", s.chargeJSON(p))
@@ -103,7 +103,7 @@ func (s *Stripe) Refund(paymentIntent string, amount int64) {
 
 // Dispute has the buyer dispute a PaymentIntent and returns the dispute's ID. It
 // panics if the payment has not succeeded.
-func (s *Stripe) Dispute(paymentIntent string) string {
+func (s *Account) Dispute(paymentIntent string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := &dispute{id: newID("dp_", 24), status: "needs_response", payment: s.mustCharge(paymentIntent), created: s.o.Now()}
@@ -115,12 +115,12 @@ func (s *Stripe) Dispute(paymentIntent string) string {
 }
 
 // CloseDispute decides a dispute. It panics if there is none with this ID.
-func (s *Stripe) CloseDispute(id string, won bool) {
+func (s *Account) CloseDispute(id string, won bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.disputes.byID[id]
 	if d == nil {
-		panic("sandbox: no dispute " + id)
+		panic("fakestripe: no dispute " + id)
 	}
 	d.status = "lost"
 	if won {
@@ -130,15 +130,15 @@ func (s *Stripe) CloseDispute(id string, won bool) {
 	s.emit("charge.dispute.closed", d.json())
 }
 
-func (s *Stripe) mustCharge(paymentIntent string) *payment {
+func (s *Account) mustCharge(paymentIntent string) *payment {
 	p := s.payments.byID[paymentIntent]
 	if p == nil || p.charge == "" {
-		panic("sandbox: no payment " + paymentIntent + " that has succeeded")
+		panic("fakestripe: no payment " + paymentIntent + " that has succeeded")
 	}
 	return p
 }
 
-func (s *Stripe) intentJSON(p *payment) object {
+func (s *Account) intentJSON(p *payment) object {
 	received := int64(0)
 	if p.charge != "" {
 		received = p.amount
@@ -152,7 +152,7 @@ func (s *Stripe) intentJSON(p *payment) object {
 	}
 }
 
-func (s *Stripe) chargeJSON(p *payment) object {
+func (s *Account) chargeJSON(p *payment) object {
 	return object{
 		"id": p.charge, "object": "charge", "livemode": false, "created": p.created.Unix(), "status": "succeeded",
 		"amount": p.amount, "amount_captured": p.amount, "amount_refunded": p.refunded, "currency": "usd",
@@ -166,7 +166,7 @@ func (s *Stripe) chargeJSON(p *payment) object {
 	}
 }
 
-func (s *Stripe) invoiceJSON(n *invoice) object {
+func (s *Account) invoiceJSON(n *invoice) object {
 	status, received, page := "open", int64(0), any(nil)
 	if n.paid {
 		status, received = "paid", n.amount

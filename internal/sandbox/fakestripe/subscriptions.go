@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"maps"
@@ -29,19 +29,19 @@ type subscription struct {
 // period being the month from now on, and returns its ID. The first invoice of
 // an active one is paid, that of a past_due one is not. It panics if there is no
 // such Customer or no such recurring Price.
-func (s *Stripe) AddSubscription(customer, price, status string) string {
+func (s *Account) AddSubscription(customer, price, status string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, p := s.customers.byID[customer], s.prices.byID[price]
 	if c == nil || c.Deleted || p == nil || p.interval == "" {
-		panic("sandbox: no subscription of " + customer + " to " + price)
+		panic("fakestripe: no subscription of " + customer + " to " + price)
 	}
 	return s.subscribe(Subscription{Customer: customer, Price: price, Quantity: 1, Status: status}).ID
 }
 
 // subscribe begins a subscription of s.Status; a trialing one without TrialEnd
 // is so for its first period.
-func (s *Stripe) subscribe(of Subscription) *subscription {
+func (s *Account) subscribe(of Subscription) *subscription {
 	now := s.o.Now()
 	of.ID, of.CurrentPeriodStart, of.CurrentPeriodEnd = newID("sub_", 24), now, now.AddDate(0, 1, 0)
 	switch {
@@ -65,7 +65,7 @@ func (s *Stripe) subscribe(of Subscription) *subscription {
 }
 
 // Subscriptions returns all subscriptions, canceled ones too, oldest first.
-func (s *Stripe) Subscriptions() []Subscription {
+func (s *Account) Subscriptions() []Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Subscription
@@ -82,10 +82,10 @@ func (s *Stripe) Subscriptions() []Subscription {
 
 // ChangePrice moves a subscription to another recurring Price, without
 // proration; it panics if there is no such Price.
-func (s *Stripe) ChangePrice(subscriptionID, price string) {
+func (s *Account) ChangePrice(subscriptionID, price string) {
 	s.change(subscriptionID, func(u *subscription) {
 		if p := s.prices.byID[price]; p == nil || p.interval == "" {
-			panic("sandbox: no recurring price " + price)
+			panic("fakestripe: no recurring price " + price)
 		}
 		u.Price = price
 		s.updated(u)
@@ -93,45 +93,45 @@ func (s *Stripe) ChangePrice(subscriptionID, price string) {
 }
 
 // CancelAtPeriodEnd has a subscription end with its current period.
-func (s *Stripe) CancelAtPeriodEnd(subscriptionID string) {
+func (s *Account) CancelAtPeriodEnd(subscriptionID string) {
 	s.change(subscriptionID, func(u *subscription) { s.setCancel(u, true) })
 }
 
 // Resume takes CancelAtPeriodEnd back.
-func (s *Stripe) Resume(subscriptionID string) {
+func (s *Account) Resume(subscriptionID string) {
 	s.change(subscriptionID, func(u *subscription) { s.setCancel(u, false) })
 }
 
 // Renew begins the next period of a subscription, which is paid: any other
 // status becomes active.
-func (s *Stripe) Renew(subscriptionID string) {
+func (s *Account) Renew(subscriptionID string) {
 	s.change(subscriptionID, func(u *subscription) { s.renew(u, true) })
 }
 
 // FailPayment begins the next period of a subscription, which is not paid: its
 // status becomes past_due.
-func (s *Stripe) FailPayment(subscriptionID string) {
+func (s *Account) FailPayment(subscriptionID string) {
 	s.change(subscriptionID, func(u *subscription) { s.renew(u, false) })
 }
 
 // CancelSubscription ends a subscription at once.
-func (s *Stripe) CancelSubscription(subscriptionID string) { s.change(subscriptionID, s.cancel) }
+func (s *Account) CancelSubscription(subscriptionID string) { s.change(subscriptionID, s.cancel) }
 
-func (s *Stripe) change(id string, how func(*subscription)) {
+func (s *Account) change(id string, how func(*subscription)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.subscriptions.byID[id]
 	if u == nil || !u.EndedAt.IsZero() {
-		panic("sandbox: no subscription " + id + " that goes on")
+		panic("fakestripe: no subscription " + id + " that goes on")
 	}
 	how(u)
 }
 
-func (s *Stripe) updated(u *subscription) {
+func (s *Account) updated(u *subscription) {
 	s.emit("customer.subscription.updated", s.subscriptionJSON(u))
 }
 
-func (s *Stripe) setCancel(u *subscription, on bool) {
+func (s *Account) setCancel(u *subscription, on bool) {
 	u.CancelAtPeriodEnd, u.CanceledAt = on, time.Time{}
 	if on {
 		u.CanceledAt = s.o.Now()
@@ -139,7 +139,7 @@ func (s *Stripe) setCancel(u *subscription, on bool) {
 	s.updated(u)
 }
 
-func (s *Stripe) renew(u *subscription, paid bool) {
+func (s *Account) renew(u *subscription, paid bool) {
 	u.CurrentPeriodStart, u.CurrentPeriodEnd = u.CurrentPeriodEnd, u.CurrentPeriodEnd.AddDate(0, 1, 0)
 	u.Status = "past_due"
 	if paid {
@@ -149,7 +149,7 @@ func (s *Stripe) renew(u *subscription, paid bool) {
 	s.updated(u)
 }
 
-func (s *Stripe) cancel(u *subscription) {
+func (s *Account) cancel(u *subscription) {
 	u.Status, u.EndedAt = "canceled", s.o.Now()
 	if u.CanceledAt.IsZero() {
 		u.CanceledAt = u.EndedAt
@@ -157,7 +157,7 @@ func (s *Stripe) cancel(u *subscription) {
 	s.emit("customer.subscription.deleted", s.subscriptionJSON(u))
 }
 
-func (s *Stripe) subscriptionJSON(u *subscription) object {
+func (s *Account) subscriptionJSON(u *subscription) object {
 	cancelAt, trialStart := time.Time{}, time.Time{}
 	if u.CancelAtPeriodEnd {
 		cancelAt = u.CurrentPeriodEnd
@@ -185,7 +185,7 @@ func (s *Stripe) subscriptionJSON(u *subscription) object {
 	}
 }
 
-func (s *Stripe) listSubscriptions(q *request) (any, *stripeError) {
+func (s *Account) listSubscriptions(q *request) (any, *stripeError) {
 	if id := q.text("customer"); id != "" && s.customers.byID[id] == nil {
 		return nil, noSuch(http.StatusBadRequest, "customer", id, "customer")
 	}
@@ -205,7 +205,7 @@ func (s *Stripe) listSubscriptions(q *request) (any, *stripeError) {
 	return page(q, all)
 }
 
-func (s *Stripe) subscriptionOf(q *request) (*subscription, *stripeError) {
+func (s *Account) subscriptionOf(q *request) (*subscription, *stripeError) {
 	id := q.PathValue("subscription_exposed_id")
 	u := s.subscriptions.byID[id]
 	if u == nil {
@@ -216,7 +216,7 @@ func (s *Stripe) subscriptionOf(q *request) (*subscription, *stripeError) {
 
 // updateSubscription knows cancel_at_period_end, metadata and the price and
 // quantity of the only item.
-func (s *Stripe) updateSubscription(q *request) (any, *stripeError) {
+func (s *Account) updateSubscription(q *request) (any, *stripeError) {
 	u, err := s.subscriptionOf(q)
 	if err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func (s *Stripe) updateSubscription(q *request) (any, *stripeError) {
 	return s.subscriptionJSON(u), nil
 }
 
-func (s *Stripe) cancelSubscription(q *request) (any, *stripeError) {
+func (s *Account) cancelSubscription(q *request) (any, *stripeError) {
 	u, err := s.subscriptionOf(q)
 	if err != nil {
 		return nil, err

@@ -1,24 +1,26 @@
-package sandbox
+package fakesupabase
 
 import (
 	"strings"
 	"testing"
+
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 // TestTickets: the functions of schema.sql, as the service calls them.
 func TestTickets(t *testing.T) {
-	s := NewSupabase(SupabaseOptions{})
+	s := New(Options{})
 	ann, eve := s.SignUp("ann@example.com", "correct horse"), s.SignUp("eve@example.com", "correct horse")
 	service := []string{"apikey", ServiceRoleKey}
-	if a, b := send(t, s, "POST", "/rest/v1/rpc/stripe_ticket", "{}", service...), send(t, s, "POST", "/rest/v1/rpc/stripe_ticket", "{}", service...); a.body != "1" || b.body != "2" {
-		t.Errorf("tickets = %s, %s; want 1, 2", a.body, b.body)
+	if a, b := sandboxtest.Send(t, s, "POST", "/rest/v1/rpc/stripe_ticket", "{}", service...), sandboxtest.Send(t, s, "POST", "/rest/v1/rpc/stripe_ticket", "{}", service...); a.Body != "1" || b.Body != "2" {
+		t.Errorf("tickets = %s, %s; want 1, 2", a.Body, b.Body)
 	}
 	write := func(ticket, user, status string) {
 		t.Helper()
-		got := send(t, s, "POST", "/rest/v1/rpc/stripe_write_subscription", `{"ticket":`+ticket+`,"subscription":{"id":"sub_1","user_id":`+user+
+		got := sandboxtest.Send(t, s, "POST", "/rest/v1/rpc/stripe_write_subscription", `{"ticket":`+ticket+`,"subscription":{"id":"sub_1","user_id":`+user+
 			`,"stripe_customer_id":"cus_1","status":"`+status+`","cancel_at_period_end":false,"created":"2026-01-02T03:04:05Z","unknown":1}}`, service...)
-		if got.status != 204 {
-			t.Errorf("write = %d %s; want 204", got.status, got.body)
+		if got.Status != 204 {
+			t.Errorf("write = %d %s; want 204", got.Status, got.Body)
 		}
 	}
 	id := `"` + ann.ID + `"`
@@ -37,7 +39,7 @@ func TestTickets(t *testing.T) {
 			t.Errorf("after ticket %s = %v; want %s of %v", tt.ticket, row, tt.wantStatus, tt.wantUser)
 		}
 	}
-	send(t, s, "POST", "/rest/v1/rpc/stripe_write_purchase", `{"ticket":1,"purchase":{"id":"cs_1","line_items":[],"created":"2026-01-02T03:04:05Z","amount_refunded":null}}`, service...)
+	sandboxtest.Send(t, s, "POST", "/rest/v1/rpc/stripe_write_purchase", `{"ticket":1,"purchase":{"id":"cs_1","line_items":[],"created":"2026-01-02T03:04:05Z","amount_refunded":null}}`, service...)
 	if rows := s.Rows("purchases"); len(rows) != 1 || rows[0]["amount_refunded"] != int64(0) || rows[0]["disputed"] != false {
 		t.Errorf("purchases = %v; want one with its defaults", rows)
 	}
@@ -65,8 +67,8 @@ func TestTickets(t *testing.T) {
 		if tt.user != "" {
 			headers = append(headers, "Authorization", "Bearer "+s.SignIn(tt.user).AccessToken)
 		}
-		if got := send(t, s, tt.method, "/rest/v1/"+tt.path, "{}", headers...); got.status != tt.status || !strings.Contains(got.body, tt.body) {
-			t.Errorf("%s %s = %d %s; want %d %s", tt.method, tt.path, got.status, got.body, tt.status, tt.body)
+		if got := sandboxtest.Send(t, s, tt.method, "/rest/v1/"+tt.path, "{}", headers...); got.Status != tt.status || !strings.Contains(got.Body, tt.body) {
+			t.Errorf("%s %s = %d %s; want %d %s", tt.method, tt.path, got.Status, got.Body, tt.status, tt.body)
 		}
 	}
 }

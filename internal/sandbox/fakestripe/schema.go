@@ -1,4 +1,4 @@
-package sandbox
+package fakestripe
 
 import (
 	"encoding/json"
@@ -52,11 +52,11 @@ func (s *stripeSchema) operation(method, path string) operation {
 		RequestBody spec.RequestBody
 	}
 	if err := json.Unmarshal(s.paths[path], &described); err != nil {
-		panic("sandbox: schema of " + path + ": " + err.Error())
+		panic("fakestripe: schema of " + path + ": " + err.Error())
 	}
 	of, ok := described[strings.ToLower(method)]
 	if !ok {
-		panic("sandbox: Stripe has no " + method + " " + path)
+		panic("fakestripe: Stripe has no " + method + " " + path)
 	}
 	op := operation{schema: spec.BuildQuerySchema(&spec.Operation{Parameters: of.Parameters})}
 	if method != http.MethodGet {

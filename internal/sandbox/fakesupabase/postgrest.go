@@ -1,4 +1,4 @@
-package sandbox
+package fakesupabase
 
 import (
 	"bytes"
@@ -13,13 +13,14 @@ import (
 	"strconv"
 	"strings"
 
+	"8space.app/stripe-sidecar/internal/sandbox"
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // caller finds the role and the user of a request. A bearer token decides,
 // unless there is none or it only repeats the API key.
-func (s *Supabase) caller(r *http.Request) (role, userID string, err error) {
-	key, token := apiKey(r), bearer(r)
+func (s *Project) caller(r *http.Request) (role, userID string, err error) {
+	key, token := apiKey(r), sandbox.Bearer(r)
 	if token == "" || token == key {
 		if key == s.serviceRoleKey {
 			return "service_role", "", nil
@@ -71,25 +72,25 @@ func writePGError(w http.ResponseWriter, role string, err error) {
 		}
 		return text
 	}
-	writeJSON(w, status, map[string]any{
+	sandbox.WriteJSON(w, status, map[string]any{
 		"code": e.Code, "message": e.Message, "details": orNull(e.Details), "hint": orNull(e.Hint),
 	})
 }
 
 // getTables is a sketch of the OpenAPI description at PostgREST's root.
-func (s *Supabase) getTables(w http.ResponseWriter, r *http.Request) {
+func (s *Project) getTables(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	paths := map[string]any{}
 	for name := range s.tables {
 		paths["/"+name] = map[string]any{}
 	}
-	writeJSON(w, http.StatusOK, map[string]any{
+	sandbox.WriteJSON(w, http.StatusOK, map[string]any{
 		"swagger": "2.0", "info": map[string]string{"title": "standard public schema"}, "paths": paths,
 	})
 }
 
-func (s *Supabase) serveFunction(w http.ResponseWriter, r *http.Request) {
+func (s *Project) serveFunction(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	role, userID, err := s.caller(r)
@@ -129,7 +130,7 @@ func (s *Supabase) serveFunction(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	writeJSON(w, http.StatusOK, result)
+	sandbox.WriteJSON(w, http.StatusOK, result)
 }
 
 func decodeBody(r *http.Request, into any) error {
@@ -143,7 +144,7 @@ func decodeBody(r *http.Request, into any) error {
 
 // serveTable answers reads and writes of one table.
 // https://docs.postgrest.org/en/stable/references/api/tables_views.html
-func (s *Supabase) serveTable(w http.ResponseWriter, r *http.Request) {
+func (s *Project) serveTable(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	role, userID, err := s.caller(r)
@@ -271,7 +272,7 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case represented:
-		writeJSON(w, status, result)
+		sandbox.WriteJSON(w, status, result)
 	case r.Method == http.MethodPost:
 		w.WriteHeader(status)
 	default:

@@ -1,4 +1,4 @@
-package sandbox
+package fakesupabase
 
 import (
 	"crypto"
@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 )
@@ -77,7 +78,7 @@ func newSigningKey(alg string) signingKey {
 	case "EdDSA":
 		_, k.private, err = ed25519.GenerateKey(rand.Reader)
 	default:
-		err = errors.New("sandbox: no signing key of kind " + alg)
+		err = errors.New("fakesupabase: no signing key of kind " + alg)
 	}
 	if err != nil {
 		panic(err)
@@ -107,7 +108,7 @@ func (k signingKey) jwk() map[string]any {
 // UseKey signs from now on with a fresh key of this kind, ES256, RS256 or
 // EdDSA, published beside the others. A project made with a JWTSecret goes on
 // to accept what that secret has signed.
-func (s *Supabase) UseKey(alg string) {
+func (s *Project) UseKey(alg string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys = append(s.keys, newSigningKey(alg))
@@ -116,17 +117,17 @@ func (s *Supabase) UseKey(alg string) {
 // RotateKey signs from now on with a fresh key of the present kind; the others
 // leave the key set, so what they signed is worth nothing. It panics on a
 // project that signs with HS256.
-func (s *Supabase) RotateKey() {
+func (s *Project) RotateKey() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.keys) == 0 {
-		panic("sandbox: a project with a JWTSecret has no key to rotate")
+		panic("fakesupabase: a project with a JWTSecret has no key to rotate")
 	}
 	s.keys = []signingKey{newSigningKey(s.keys[len(s.keys)-1].alg)}
 }
 
 // KeySet returns the JSON Web Key Set as it is published.
-func (s *Supabase) KeySet() []byte {
+func (s *Project) KeySet() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := map[string][]any{"keys": {}}
@@ -142,13 +143,13 @@ func (s *Supabase) KeySet() []byte {
 
 // Sign returns an access token with exactly these claims, signed with the
 // present key.
-func (s *Supabase) Sign(claims map[string]any) string {
+func (s *Project) Sign(claims map[string]any) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sign(claims)
 }
 
-func (s *Supabase) sign(claims map[string]any) string {
+func (s *Project) sign(claims map[string]any) string {
 	token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(claims))
 	var key any = []byte(s.secret)
 	if len(s.keys) > 0 {
@@ -166,7 +167,7 @@ func (s *Supabase) sign(claims map[string]any) string {
 
 // verify checks signature and exp, as GoTrue and PostgREST do; neither looks
 // at aud or iss.
-func (s *Supabase) verify(token string) (jwt.MapClaims, error) {
+func (s *Project) verify(token string) (jwt.MapClaims, error) {
 	claims := jwt.MapClaims{}
 	_, err := jwt.NewParser(jwt.WithTimeFunc(s.now)).ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 		for _, k := range s.keys {
@@ -184,17 +185,17 @@ func (s *Supabase) verify(token string) (jwt.MapClaims, error) {
 
 // SignUp adds a user. It panics if GoTrue would refuse: there is one with this
 // e-mail address, or the password is shorter than six characters.
-func (s *Supabase) SignUp(email, password string) User {
+func (s *Project) SignUp(email, password string) User {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u, err := s.signUp(email, password, nil)
 	if err != nil {
-		panic("sandbox: " + email + ": " + err.msg)
+		panic("fakesupabase: " + email + ": " + err.msg)
 	}
 	return u.User
 }
 
-func (s *Supabase) signUp(email, password string, metadata map[string]any) (*user, *authError) {
+func (s *Project) signUp(email, password string, metadata map[string]any) (*user, *authError) {
 	email = strings.ToLower(strings.TrimSpace(email))
 	if name, host, ok := strings.Cut(email, "@"); !ok || name == "" || host == "" || strings.ContainsAny(email, " \t\n") {
 		return nil, &authError{status: 400, code: "validation_failed", msg: "Unable to validate email address: invalid format"}
@@ -216,7 +217,7 @@ func (s *Supabase) signUp(email, password string, metadata map[string]any) (*use
 // hash is quick on purpose: these are no one's real passwords.
 func (u *user) hash(password string) [32]byte { return sha256.Sum256([]byte(u.salt + password)) }
 
-func (s *Supabase) userByEmail(email string) *user {
+func (s *Project) userByEmail(email string) *user {
 	for _, u := range s.users {
 		if u.Email == email {
 			return u
@@ -226,7 +227,7 @@ func (s *Supabase) userByEmail(email string) *user {
 }
 
 // Users returns all users, ordered by e-mail address.
-func (s *Supabase) Users() []User {
+func (s *Project) Users() []User {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []User
@@ -238,11 +239,11 @@ func (s *Supabase) Users() []User {
 }
 
 // SignIn starts a session. It panics if there is no such user.
-func (s *Supabase) SignIn(userID string) Session { return s.SignInFor(userID, s.ttl) }
+func (s *Project) SignIn(userID string) Session { return s.SignInFor(userID, s.ttl) }
 
 // SignInFor starts a session whose first access token lives for ttl; a
 // negative ttl makes one that has expired. It panics if there is no such user.
-func (s *Supabase) SignInFor(userID string, ttl time.Duration) Session {
+func (s *Project) SignInFor(userID string, ttl time.Duration) Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.startSession(s.mustUser(userID), ttl)
@@ -250,68 +251,68 @@ func (s *Supabase) SignInFor(userID string, ttl time.Duration) Session {
 
 // Claims returns the claims that SignIn would sign, with a session of their
 // own. They are the caller's to alter. It panics if there is no such user.
-func (s *Supabase) Claims(userID string) map[string]any {
+func (s *Project) Claims(userID string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.mustUser(userID)
 	return s.claims(u, s.newSession(u), s.now().Add(s.ttl))
 }
 
-func (s *Supabase) mustUser(id string) *user {
+func (s *Project) mustUser(id string) *user {
 	if u := s.users[id]; u != nil {
 		return u
 	}
-	panic("sandbox: no user " + id)
+	panic("fakesupabase: no user " + id)
 }
 
 // SignOut ends all sessions of the user: their access tokens then give
 // session_not_found, their refresh tokens refresh_token_not_found.
-func (s *Supabase) SignOut(userID string) {
+func (s *Project) SignOut(userID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endSessions(func(e *session) bool { return e.userID == userID })
 }
 
 // Ban has the user's tokens refused with user_banned. Sessions stay.
-func (s *Supabase) Ban(userID string) {
+func (s *Project) Ban(userID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mustUser(userID).banned = true
 }
 
 // DeleteUser removes the user and the sessions; rows of tables stay.
-func (s *Supabase) DeleteUser(userID string) {
+func (s *Project) DeleteUser(userID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.users, userID)
 	s.endSessions(func(e *session) bool { return e.userID == userID })
 }
 
-func (s *Supabase) endSessions(which func(*session) bool) {
+func (s *Project) endSessions(which func(*session) bool) {
 	maps.DeleteFunc(s.refreshTokens, func(_ string, t *refreshToken) bool { return which(t.session) })
 	maps.DeleteFunc(s.sessions, func(_ string, e *session) bool { return which(e) })
 }
 
-func (s *Supabase) newSession(u *user) *session {
+func (s *Project) newSession(u *user) *session {
 	e := &session{id: uuid.NewString(), userID: u.ID, signedIn: s.now()}
 	s.sessions[e.id] = e
 	u.lastSignIn = e.signedIn
 	return e
 }
 
-func (s *Supabase) newRefreshToken(e *session, parent string) *refreshToken {
+func (s *Project) newRefreshToken(e *session, parent string) *refreshToken {
 	t := &refreshToken{token: randomText(12), parent: parent, session: e, updated: s.now()}
 	e.tokens = append(e.tokens, t)
 	s.refreshTokens[t.token] = t
 	return t
 }
 
-func (s *Supabase) startSession(u *user, ttl time.Duration) Session {
+func (s *Project) startSession(u *user, ttl time.Duration) Session {
 	e := s.newSession(u)
 	return s.issue(u, e, s.newRefreshToken(e, ""), ttl)
 }
 
-func (s *Supabase) issue(u *user, e *session, t *refreshToken, ttl time.Duration) Session {
+func (s *Project) issue(u *user, e *session, t *refreshToken, ttl time.Duration) Session {
 	expires := s.now().Add(ttl).Truncate(time.Second)
 	out := Session{AccessToken: s.sign(s.claims(u, e, expires)), RefreshToken: t.token, ExpiresAt: expires}
 	body, err := json.Marshal(struct {
@@ -330,7 +331,7 @@ func (s *Supabase) issue(u *user, e *session, t *refreshToken, ttl time.Duration
 }
 
 // claims are those of https://supabase.com/docs/guides/auth/jwt-fields.
-func (s *Supabase) claims(u *user, e *session, expires time.Time) map[string]any {
+func (s *Project) claims(u *user, e *session, expires time.Time) map[string]any {
 	issued := s.now()
 	if !expires.After(issued) {
 		issued = expires.Add(-s.ttl)
@@ -423,13 +424,13 @@ func (e *authError) write(w http.ResponseWriter, r *http.Request) {
 	if e.weak != nil {
 		body["weak_password"] = map[string]any{"reasons": e.weak}
 	}
-	writeJSON(w, e.status, body)
+	sandbox.WriteJSON(w, e.status, body)
 }
 
 // authenticate finds the user and the session of the request's access token.
 // The session is nil if the token names none.
-func (s *Supabase) authenticate(r *http.Request) (*user, *session, *authError) {
-	token := bearer(r)
+func (s *Project) authenticate(r *http.Request) (*user, *session, *authError) {
+	token := sandbox.Bearer(r)
 	if token == "" {
 		return nil, nil, &authError{status: 401, code: "no_authorization", msg: "This endpoint requires a valid Bearer token"}
 	}
@@ -463,26 +464,26 @@ func (s *Supabase) authenticate(r *http.Request) (*user, *session, *authError) {
 	return u, e, nil
 }
 
-func (s *Supabase) getKeySet(w http.ResponseWriter, r *http.Request) {
+func (s *Project) getKeySet(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "public, max-age=600")
 	w.Header().Set("Content-Type", "application/json")
 	w.Write(s.KeySet())
 }
 
-func (s *Supabase) getHealth(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]string{
+func (s *Project) getHealth(w http.ResponseWriter, r *http.Request) {
+	sandbox.WriteJSON(w, http.StatusOK, map[string]string{
 		"version": "sandbox", "name": "GoTrue", "description": "GoTrue is a user registration and authentication API",
 	})
 }
 
-func (s *Supabase) getSettings(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{
+func (s *Project) getSettings(w http.ResponseWriter, r *http.Request) {
+	sandbox.WriteJSON(w, http.StatusOK, map[string]any{
 		"external":       map[string]bool{"email": true, "phone": false, "anonymous_users": false},
 		"disable_signup": false, "mailer_autoconfirm": true, "phone_autoconfirm": false, "sms_provider": "", "saml_enabled": false,
 	})
 }
 
-func (s *Supabase) getUser(w http.ResponseWriter, r *http.Request) {
+func (s *Project) getUser(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u, _, err := s.authenticate(r)
@@ -490,10 +491,10 @@ func (s *Supabase) getUser(w http.ResponseWriter, r *http.Request) {
 		err.write(w, r)
 		return
 	}
-	writeJSON(w, http.StatusOK, u.json())
+	sandbox.WriteJSON(w, http.StatusOK, u.json())
 }
 
-func (s *Supabase) postLogout(w http.ResponseWriter, r *http.Request) {
+func (s *Project) postLogout(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u, e, err := s.authenticate(r)
@@ -514,7 +515,7 @@ func (s *Supabase) postLogout(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Supabase) postSignup(w http.ResponseWriter, r *http.Request) {
+func (s *Project) postSignup(w http.ResponseWriter, r *http.Request) {
 	var p struct {
 		Email, Password string
 		Data            map[string]any
@@ -537,7 +538,7 @@ func (s *Supabase) postSignup(w http.ResponseWriter, r *http.Request) {
 	writeSession(w, s.startSession(u, s.ttl))
 }
 
-func (s *Supabase) postToken(w http.ResponseWriter, r *http.Request) {
+func (s *Project) postToken(w http.ResponseWriter, r *http.Request) {
 	var p struct {
 		Email, Password string
 		RefreshToken    string `json:"refresh_token"`
@@ -578,7 +579,7 @@ func (u *user) checks(password string) bool {
 // and for as long as its child was not used: then that child comes back, since
 // the client seems never to have received it. Any other reuse revokes all
 // refresh tokens of the session.
-func (s *Supabase) refresh(token string) (Session, *authError) {
+func (s *Project) refresh(token string) (Session, *authError) {
 	t := s.refreshTokens[token]
 	if t == nil {
 		return Session{}, &authError{status: 400, code: "refresh_token_not_found", msg: "Invalid Refresh Token: Refresh Token Not Found"}
@@ -619,4 +620,13 @@ func decodeAuth(r *http.Request, into any) *authError {
 		return &authError{status: 400, code: "bad_json", msg: "Could not parse request body as JSON: " + err.Error()}
 	}
 	return nil
+}
+
+// randomText returns n random characters a-z and 2-7.
+func randomText(n int) string {
+	text := ""
+	for len(text) < n {
+		text += rand.Text()
+	}
+	return strings.ToLower(text[:n])
 }
