@@ -38,7 +38,6 @@ func BenchmarkCurrentUser(b *testing.B) {
 }
 
 // BenchmarkReadCookies reads the session that 0.12 wrote in three chunks.
-// Wanted: under 15 µs.
 func BenchmarkReadCookies(b *testing.B) {
 	for _, r := range recordings(b) {
 		if r.Name != "ssr-latest-chunked-unicode" {

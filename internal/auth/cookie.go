@@ -1,16 +1,13 @@
 package auth
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -51,29 +48,18 @@ func readCookies(h http.Header, name string) *jar {
 	for _, line := range h["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
 			key, value, found := strings.Cut(pair, "=")
-			key = trim(key)
+			key = strings.Trim(key, " \t")
 			owns := j.owns(key)
 			if _, seen := j.values[key]; !found || seen || !owns && key != accessCookie && key != refreshCookie {
 				continue
 			}
-			j.values[key] = trim(value)
+			j.values[key] = strings.Trim(value, " \t")
 			if owns {
 				j.names = append(j.names, key)
 			}
 		}
 	}
 	return j
-}
-
-// trim is strings.Trim(s, " \t"), which makes a set of the two each time.
-func trim(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
 }
 
 // owns reports whether the cookie is the session or a chunk of it. A
@@ -102,20 +88,15 @@ func (j *jar) value(name string) string {
 	return v
 }
 
-// buffers spares every request the garbage of two copies of its session.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxCookies); return &b }}
-
 // session returns the session that the cookies hold, and whether they hold one.
 func (j *jar) session() (session, bool) {
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
-	stored := append((*buffer)[:0], j.value(j.name)...)
-	for i := 0; len(stored) == 0 || i > 0; i++ {
+	stored := j.value(j.name)
+	for i := 0; stored == "" || i > 0; i++ {
 		chunk := j.value(j.name + "." + strconv.Itoa(i))
 		if chunk == "" {
 			break
 		}
-		stored = append(stored, chunk...)
+		stored += chunk
 	}
 	if s, ok := decodeSession(stored); ok {
 		return s, true
@@ -133,200 +114,56 @@ func (j *jar) session() (session, bool) {
 	return s, true
 }
 
-// decodeSession reads a stored session, and overwrites it: the object of
-// @supabase/ssr, in base64url or plain, or the array of auth-helpers.
-func decodeSession(stored []byte) (s session, ok bool) {
-	if encoded, found := bytes.CutPrefix(stored, []byte(base64Prefix)); found {
-		if stored, ok = decodeBase64(encoded); !ok || !utf8.Valid(stored) {
+// decodeSession reads a stored session: the object of @supabase/ssr, in
+// base64url or plain, or the array of auth-helpers.
+func decodeSession(stored string) (s session, ok bool) {
+	decoded := []byte(stored)
+	if encoded, found := strings.CutPrefix(stored, base64Prefix); found {
+		var err error
+		if decoded, err = decodeBase64(encoded); err != nil || !utf8.Valid(decoded) {
 			return s, false
 		}
 	}
-	stored = bytes.TrimLeft(stored, jsonSpace)
-	if len(stored) == 0 {
-		return s, false
+	// Not a struct, whose keys would be taken in upper and lower case.
+	var object map[string]json.RawMessage
+	var array []json.RawMessage
+	if json.Unmarshal(decoded, &object) == nil && object != nil {
+		_, refresh := object["refresh_token"]
+		_, expires := object["expires_at"]
+		_, user := object["user"]
+		s = session{access: text(object["access_token"]), refresh: text(object["refresh_token"]), bare: !user}
+		// auth-js takes no object for a session that lacks one of the three.
+		return s, s.access != "" && refresh && expires
 	}
-	var expires bool
-	refresh := stored[0] == '['
-	s.bare = stored[0] == '{'
-	end := scan(stored, 0, 0, func(key, value []byte) {
-		switch string(key) {
-		case `"access_token"`, "0":
-			s.access = text(value)
-		case `"refresh_token"`, "1":
-			s.refresh, refresh = text(value), true
-		case `"expires_at"`:
-			expires = true
-		case `"user"`:
-			s.bare = false
+	if json.Unmarshal(decoded, &array) == nil && len(array) > 0 {
+		s.access = text(array[0])
+		if len(array) > 1 {
+			s.refresh = text(array[1])
 		}
-	})
-	if end < 0 || len(bytes.Trim(stored[end:], jsonSpace)) > 0 || s.access == "" {
-		return session{}, false
 	}
-	// auth-js takes no object for a session that lacks one of the three.
-	return s, stored[0] == '[' || refresh && expires
+	return s, s.access != ""
 }
 
-// sextets holds what a character adds to the 24 bits of its group of four, by
-// its place in the group; notBase64 if it is none of base64url.
-var sextets = func() (t [4][256]uint32) {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	for place := range t {
-		for c := range t[place] {
-			t[place][c] = notBase64
-		}
-		for bits, c := range alphabet {
-			t[place][c] = uint32(bits) << (18 - 6*place)
-		}
-	}
-	return t
-}()
-
-const notBase64 = 1 << 24
-
-// decodeBase64 decodes base64url in place as the reader of @supabase/ssr does:
-// white space, padding and bits that are left over do not matter, which is more
-// than encoding/base64 forgives, and it is twice as fast.
-func decodeBase64(b []byte) ([]byte, bool) {
-	n, rest := 0, b
-	for len(rest) >= 16 {
-		c := (*[16]byte)(rest)
-		w0 := sextets[0][c[0]] | sextets[1][c[1]] | sextets[2][c[2]] | sextets[3][c[3]]
-		w1 := sextets[0][c[4]] | sextets[1][c[5]] | sextets[2][c[6]] | sextets[3][c[7]]
-		w2 := sextets[0][c[8]] | sextets[1][c[9]] | sextets[2][c[10]] | sextets[3][c[11]]
-		w3 := sextets[0][c[12]] | sextets[1][c[13]] | sextets[2][c[14]] | sextets[3][c[15]]
-		if w0|w1|w2|w3 >= notBase64 {
-			break
-		}
-		binary.BigEndian.PutUint64(b[n:], uint64(w0)<<40|uint64(w1)<<16|uint64(w2)>>8)
-		binary.BigEndian.PutUint32(b[n+8:], w2<<24|w3)
-		n += 12
-		rest = rest[16:]
-	}
-	var queue uint32
-	queued := 0
-	for _, c := range rest {
-		sextet := sextets[3][c]
-		switch {
-		case sextet != notBase64:
-			queue = queue<<6 | sextet
-			queued += 6
-		case strings.IndexByte(jsonSpace+"=", c) < 0:
-			return nil, false
-		}
-		if queued >= 8 {
-			queued -= 8
-			b[n] = byte(queue >> queued)
-			n++
-		}
-	}
-	return b[:n], true
-}
-
-const jsonSpace = " \t\r\n"
-
-// scan reads the JSON value at i and returns the index behind it, or -1. It
-// calls visit, if not nil, with the members of an object, whose keys keep their
-// quotation marks, or the elements of an array, whose keys are numbers.
-// encoding/json takes six times as long, because the user, which nobody reads,
-// is most of a session, and it would take keys in any case. What is skipped is
-// checked for structure only, which tells chunks that do not belong together.
-func scan(b []byte, i, depth int, visit func(key, value []byte)) int {
-	i = skipSpace(b, i)
-	if i >= len(b) || depth > 100 {
-		return -1
-	}
-	open := b[i]
-	switch open {
-	case '"':
-		return skipString(b, i)
-	case '{', '[':
-	default:
-		end := i
-		for end < len(b) && strings.IndexByte(",]}"+jsonSpace, b[end]) < 0 {
-			end++
-		}
-		switch string(b[i:end]) {
-		case "null", "true", "false": // most of what is no string; json.Valid takes its time
-		default:
-			if !json.Valid(b[i:end]) {
-				return -1
-			}
-		}
-		return end
-	}
-	shut := open + 2
-	if i = skipSpace(b, i+1); i < len(b) && b[i] == shut {
-		return i + 1
-	}
-	for n := 0; ; n++ {
-		i = skipSpace(b, i)
-		start := i
-		var key []byte
-		if open == '{' {
-			if i = skipString(b, i); i < 0 {
-				return -1
-			}
-			key = b[start:i]
-			if i = skipSpace(b, i); i >= len(b) || b[i] != ':' {
-				return -1
-			}
-			start = skipSpace(b, i+1)
-		} else if visit != nil {
-			key = strconv.AppendInt(nil, int64(n), 10)
-		}
-		if i = scan(b, start, depth+1, nil); i < 0 {
+// decodeBase64 decodes base64url as the reader of @supabase/ssr does, to which
+// white space, padding and bits that are left over do not matter.
+func decodeBase64(encoded string) ([]byte, error) {
+	encoded = strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" \t\r\n=", r) {
 			return -1
 		}
-		if visit != nil {
-			visit(key, b[start:i])
-		}
-		if i = skipSpace(b, i); i >= len(b) {
-			return -1
-		}
-		switch b[i] {
-		case ',':
-			i++
-		case shut:
-			return i + 1
-		default:
-			return -1
-		}
+		return r
+	}, encoded)
+	if len(encoded)%4 != 1 {
+		return base64.RawURLEncoding.DecodeString(encoded)
 	}
+	// Six bits are left over, which encoding/base64 does not forgive: made a byte,
+	// and that left out.
+	decoded, err := base64.RawURLEncoding.DecodeString(encoded + "A")
+	return decoded[:max(0, len(decoded)-1)], err
 }
 
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
-		i++
-	}
-	return i
-}
-
-// skipString returns the index behind the string that begins at i, or -1.
-func skipString(b []byte, i int) int {
-	if i >= len(b) || b[i] != '"' {
-		return -1
-	}
-	for i++; ; i++ {
-		n := bytes.IndexByte(b[i:], '"')
-		if n < 0 {
-			return -1
-		}
-		escapes := 0 // in a row before the quotation mark
-		for escapes < n && b[i+n-1-escapes] == '\\' {
-			escapes++
-		}
-		if i += n; escapes%2 == 0 {
-			return i + 1
-		}
-	}
-}
-
-// text returns the string that a JSON value is, "" if it is none.
-func text(value []byte) string {
-	if value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
-		return string(value[1 : len(value)-1])
-	}
+// text returns the string that a JSON value is, "" if it is not one.
+func text(value json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(value, &s)
 	return s
