@@ -14,6 +14,7 @@ import (
 
 // TestCheckoutForm shows the exact parameters that reach Stripe.
 func TestCheckoutForm(t *testing.T) {
+	t.Parallel()
 	base := func(mode, price string, more ...string) url.Values {
 		v := url.Values{
 			"mode":                    {mode},
@@ -105,6 +106,7 @@ func TestCheckoutForm(t *testing.T) {
 
 // TestURLsByteForByte: what the page sends is what Stripe gets.
 func TestURLsByteForByte(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	for _, u := range []string{
 		"https://8space.app/success?session_id={CHECKOUT_SESSION_ID}",
@@ -129,6 +131,7 @@ func TestURLsByteForByte(t *testing.T) {
 }
 
 func TestPortalForm(t *testing.T) {
+	t.Parallel()
 	for configuration, want := range map[string]url.Values{
 		"":        {"customer": {"cus_7"}, "return_url": {"https://8space.app/account"}},
 		"bpc_123": {"customer": {"cus_7"}, "return_url": {"https://8space.app/account"}, "configuration": {"bpc_123"}},
@@ -151,6 +154,7 @@ func TestPortalForm(t *testing.T) {
 // TestBodiesHaveTheirLength: no body goes to Stripe in chunks, in packets of
 // their own, and none without content.
 func TestBodiesHaveTheirLength(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(s *settings) { s.billing.OneSubscription = true })
 	_, session := w.signUp("ada@example.com")
 	var calls, wrong []string

@@ -12,6 +12,7 @@ import (
 
 // TestContract is the published contract: one row for each answer it shows.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	const (
 		checkout = "/api/stripe/create-checkout"
 		portal   = "/api/stripe/create-portal"
@@ -111,6 +112,7 @@ func stripeSays(status int, body string) http.HandlerFunc {
 // TestBadInput shows that a request refused for what it says has cost Stripe
 // and Supabase nothing.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	const object = "The request body must be one JSON object"
 	long := "https://8space.app/" + strings.Repeat("x", 5000)
 	checkoutWith := func(price, success, cancel, mode string) string {
@@ -193,6 +195,7 @@ func TestBadInput(t *testing.T) {
 
 // TestBodyWithoutContentType: a body is JSON whatever its Content-Type says.
 func TestContentTypeIsIgnored(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"} {
 		if got := w.checkout(buyPro+" \n", "Content-Type", contentType); got.status != 200 {
@@ -203,6 +206,7 @@ func TestContentTypeIsIgnored(t *testing.T) {
 
 // TestOtherRequests covers what every route has in common.
 func TestOtherRequests(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tests := []struct {
 		method, path string
@@ -242,6 +246,7 @@ func TestOtherRequests(t *testing.T) {
 // TestBusy: what is full refuses early and says when to come back; the probes
 // and the other routes go on.
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	arrived, release := make(chan struct{}), make(chan struct{})
 	w := start(t, func(s *settings) {
 		s.api.MaxInFlight, s.api.MaxEvents = 1, 1
@@ -272,6 +277,7 @@ func TestBusy(t *testing.T) {
 }
 
 func TestRequestID(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	for sent, kept := range map[string]bool{
 		"":                                 false,

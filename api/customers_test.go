@@ -48,6 +48,7 @@ func (w *site) customersSold() []string {
 
 // TestCallsMade counts what each kind of request costs, the key set being there.
 func TestCallsMade(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	_, session := w.signUp("ada@example.com")
 	w.portal(`{}`, session...) // brings in the key set
@@ -81,6 +82,7 @@ func TestCallsMade(t *testing.T) {
 
 // TestCustomerCreated: the Customer says whose it is, and stays the user's one.
 func TestCustomerCreated(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	u, session := w.signUp("ada@example.com")
 	for _, body := range []string{buyPro, buyOnce} {
@@ -107,6 +109,7 @@ func TestCustomerCreated(t *testing.T) {
 // TestSameEmail: two users with one address are two people to Stripe, and a
 // guest with it is neither.
 func TestSameEmail(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	var sessions [][]string
 	for range 2 {
@@ -127,6 +130,7 @@ func TestSameEmail(t *testing.T) {
 // TestTables: a table of the site's own serves, and a row without a Customer
 // counts as none.
 func TestTables(t *testing.T) {
+	t.Parallel()
 	profiles := []fakesupabase.Table{{
 		Name: "profiles",
 		Columns: []fakesupabase.Column{{Name: "id", Type: "uuid"}, {Name: "customer_id", Type: "text"},
@@ -201,6 +205,7 @@ func TestTables(t *testing.T) {
 // TestCustomerGone: a Customer that Stripe no longer has is replaced at
 // checkout, once, and at the portal it is no Customer.
 func TestCustomerGone(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		lose func(w *site, u fakesupabase.User, session []string)
@@ -251,6 +256,7 @@ func TestCustomerGone(t *testing.T) {
 // TestReplacementGone: the new Customer of a user whose record could not be
 // written is given again by its idempotency key, even if it is gone by then.
 func TestReplacementGone(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	u, session := w.signUp("ada@example.com")
 	w.checkout(buyOnce, session...)
@@ -277,6 +283,7 @@ func TestReplacementGone(t *testing.T) {
 // TestCustomerGoneElsewhere: while a gone Customer is being replaced, another
 // replica has already done so; its row stands and is used.
 func TestCustomerGoneElsewhere(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	u, session := w.signUp("ada@example.com")
 	w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_gone"})
@@ -300,6 +307,7 @@ func TestCustomerGoneElsewhere(t *testing.T) {
 // TestTwoUsersNeverShare runs checkouts of several users in random order and at
 // once, with answers lost and Customers deleted on the way.
 func TestTwoUsersNeverShare(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -360,6 +368,7 @@ func TestTwoUsersNeverShare(t *testing.T) {
 
 // TestCustomersTableDown: no answer from the table is never "no Customer".
 func TestCustomersTableDown(t *testing.T) {
+	t.Parallel()
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // else the server does not see the caller go
 		<-r.Context().Done()
@@ -419,6 +428,7 @@ func TestCustomersTableDown(t *testing.T) {
 
 // TestOneSubscription: who has a live subscription gets the portal.
 func TestOneSubscription(t *testing.T) {
+	t.Parallel()
 	for status, portal := range map[string]bool{
 		"active": true, "trialing": true, "past_due": true,
 		"canceled": false, "unpaid": false, "incomplete": false, "incomplete_expired": false, "paused": false, "": false,
@@ -456,6 +466,7 @@ func TestOneSubscription(t *testing.T) {
 // TestOneSubscriptionConfirms: the portal that a subscriber gets instead of a
 // second subscription opens for no session that Supabase refuses.
 func TestOneSubscriptionConfirms(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		refuse func(w *site, u fakesupabase.User)
@@ -492,6 +503,7 @@ func TestOneSubscriptionConfirms(t *testing.T) {
 
 // TestIdempotencyKeyInFlight: a second click while Stripe is slow.
 func TestIdempotencyKeyInFlight(t *testing.T) {
+	t.Parallel()
 	arrived, refused, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var executing, calls atomic.Int32
 	w := start(t, func(s *settings) {
@@ -523,6 +535,7 @@ func TestIdempotencyKeyInFlight(t *testing.T) {
 
 // TestEmailThatStripeRefuses: who has one can buy all the same.
 func TestEmailThatStripeRefuses(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	_, session := w.signUp("ada@example.com")
 	w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
@@ -541,6 +554,7 @@ func TestEmailThatStripeRefuses(t *testing.T) {
 // TestIdempotencyKey: the same key from the same caller is the same Checkout
 // Session; callers are users, and guests by address.
 func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	_, ada := w.signUp("ada@example.com")
 	_, eve := w.signUp("eve@example.com")

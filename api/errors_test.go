@@ -34,6 +34,7 @@ func stripeAnswers(path string, status int, body string) func(http.ResponseWrite
 // TestStripeErrors: which of Stripe's messages are for the person who clicked,
 // and that no other text of Stripe's gets out.
 func TestStripeErrors(t *testing.T) {
+	t.Parallel()
 	const stable = "The payment provider could not complete the request. Please try again."
 	says := func(kind, code, message string) string {
 		return `{"error":{"type":` + quote(kind) + `,"code":` + quote(code) + `,"message":` + quote(message) + `}}`
@@ -87,6 +88,7 @@ func TestStripeErrors(t *testing.T) {
 
 // TestPanic: a mistake of ours is a 500, and the service goes on.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(s *settings) { s.api.Ready = func() bool { panic("no such thing") } })
 	got := w.do("GET", "/readyz", "")
 	if got.status != 500 || got.field("error") != "Something went wrong. Please try again." {
@@ -108,6 +110,7 @@ func (c logChannel) Write(p []byte) (int, error) { c <- string(p); return len(p)
 // TestCallerGone: a caller who goes away takes the call to Stripe along, and is
 // no error of ours.
 func TestCallerGone(t *testing.T) {
+	t.Parallel()
 	lines, arrived, gone := make(logChannel, 10), make(chan struct{}), make(chan struct{})
 	w := start(t, func(s *settings) { s.api.Logger = slog.New(slog.NewJSONHandler(lines, nil)) })
 	w.stripe.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -138,6 +141,7 @@ func TestCallerGone(t *testing.T) {
 // TestAnswerBreaksOff: an answer that is cut off is asked for again, and no half
 // of one is taken.
 func TestAnswerBreaksOff(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	calls := 0
 	w.stripe.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
@@ -158,6 +162,7 @@ func TestAnswerBreaksOff(t *testing.T) {
 // TestRefusalIsLogged: a refusal and its line do not wait for a body that the
 // caller keeps back.
 func TestRefusalIsLogged(t *testing.T) {
+	t.Parallel()
 	lines := make(logChannel, 1)
 	w := start(t, func(s *settings) { s.api.Logger = slog.New(slog.NewJSONHandler(lines, nil)) })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -178,6 +183,7 @@ func TestRefusalIsLogged(t *testing.T) {
 // TestLogIsClean: what callers put where a log line takes something from, and
 // what the database says of them, is not carried into the log.
 func TestLogIsClean(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	_, session := w.signUp("ada@example.com")
 	for _, path := range []string{"/confirm/ada@example.com/sk_live_12345", "/confirm/ada@%2540example.com", "/confirm/ada%2540example.com",
@@ -210,6 +216,7 @@ func TestLogIsClean(t *testing.T) {
 
 // TestLog: one line a request, with what is known.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	u, session := w.signUp("ada@example.com")
 	w.checkout(buyPro, session...)

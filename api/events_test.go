@@ -83,6 +83,7 @@ func (s *shop) subscription(id string) string {
 // TestSubscriptionEvents follows one subscription from the Checkout Session to
 // its end; after each step the row says what Stripe says.
 func TestSubscriptionEvents(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	u, session, _ := s.customer("ada@example.com")
 	if got := s.checkout(buyPro, session...); got.status != 200 {
@@ -119,6 +120,7 @@ func TestSubscriptionEvents(t *testing.T) {
 // TestPurchaseEvents: what was paid once, what became of the payment, and whose
 // it is.
 func TestPurchaseEvents(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	u, session, customerID := s.customer("ada@example.com")
 	s.db.addUser("11111111-1111-4111-8111-111111111111")
@@ -197,6 +199,7 @@ func stripePost(t *testing.T, w *site, path, form string) (id string) {
 // TestWhosePurchase: metadata that our checkout wrote, else the customers
 // table; a client_reference_id, which buyers can set themselves, binds nothing.
 func TestWhosePurchase(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	ada, _, adasCustomer := s.customer("ada@example.com")
 	eve, _, _ := s.customer("eve@example.com")
@@ -226,6 +229,7 @@ func TestWhosePurchase(t *testing.T) {
 
 // TestOtherEvents: Checkout Sessions that expire, and Customers that go.
 func TestOtherEvents(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	u, session, customerID := s.customer("ada@example.com")
 	expired := s.stripe.CheckoutSessions()[0].ID
@@ -247,6 +251,7 @@ func TestOtherEvents(t *testing.T) {
 // TestNever200BeforeStored cuts the database off at each step of each kind of
 // Event: the answer is 500 until the row is there.
 func TestNever200BeforeStored(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	_, session, _ := s.customer("ada@example.com")
 	s.deliverAll(0)
@@ -451,6 +456,7 @@ func (s *shop) checkRows(userID string) {
 // TestWritesAnyOrder goes through all permutations in the database, where the
 // order is decided.
 func TestEventsAnyOrder(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -497,6 +503,7 @@ func TestEventsAnyOrder(t *testing.T) {
 // TestWritesAnyOrder writes what was fetched for each of the seven Events, the
 // one with the highest ticket having seen the end, in every permutation.
 func TestWritesAnyOrder(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	// Each call is a subtransaction, of which many in one transaction are slow.
 	for orders := range slices.Chunk(permutations([]int{1, 2, 3, 4, 5, 6, 7}), 20) {
@@ -522,6 +529,7 @@ func TestWritesAnyOrder(t *testing.T) {
 // TestEventsWhileItChanges delivers Events, some more than once, while the
 // subscriptions go on changing, so that fetches overtake each other.
 func TestEventsWhileItChanges(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -555,6 +563,7 @@ func TestEventsWhileItChanges(t *testing.T) {
 // TestKilledBeforeTheWrite kills a process that has fetched and not yet
 // written; the Event comes again, to another one.
 func TestKilledBeforeTheWrite(t *testing.T) {
+	t.Parallel()
 	s, urls, processes := replicas(t, 2)
 	u, _, customerID := s.customer("ada@example.com")
 	s.live(customerID, func() {})
@@ -589,6 +598,7 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 // TestAllItems: Stripe sends ten items with an object, the others on pages; a
 // metered one has no quantity.
 func TestAllItems(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	price := func(i int) string {
 		usage := "licensed"

@@ -232,7 +232,7 @@ func TestFaults(t *testing.T) {
 	}
 	// Most of the time of many rows is waiting.
 	var rows sync.WaitGroup
-	room := make(chan struct{}, 16)
+	room := make(chan struct{}, 48)
 	run := func(f fault, at string) {
 		to, err := url.Parse(at)
 		if err != nil {
@@ -286,7 +286,7 @@ func (d *detour) RoundTrip(r *http.Request) (*http.Response, error) {
 func (u upset) test(t *testing.T, f fault, to *url.URL) {
 	timeout := 10 * time.Second
 	if f.hangs && u.want(f) != fine { // a refresh that can be done without gets 3 s
-		timeout = 2 * time.Second
+		timeout = 4 * time.Second
 	}
 	faulty := &detour{calls: regexp.MustCompile("^" + u.call), to: to}
 	var later atomic.Bool

@@ -59,6 +59,7 @@ var onProfiles = api.SchemaConfig{CustomersTable: "profiles", CustomersCustomerC
 // are found: it fits, or it says what to do, leaves all as it was, and fits once
 // that was done.
 func TestSchemaFits(t *testing.T) {
+	t.Parallel()
 	beside := api.SchemaConfig{SubscriptionsTable: "stripe_subscriptions"}
 	ledger := api.SchemaConfig{CustomersTable: "ledger", CustomersUserColumn: "owner", CustomersCustomerColumn: "customer"}
 	tests := []struct {

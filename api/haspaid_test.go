@@ -26,6 +26,7 @@ func (db *database) hasPaid(role, userID string, what any) bool {
 // TestHasPaid: which rows give a user something, what they give, and to nobody
 // else.
 func TestHasPaid(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	db.addUser(userB)
@@ -95,6 +96,7 @@ func TestHasPaid(t *testing.T) {
 
 // TestHasPaidItems: any item counts, not only the first.
 func TestHasPaidItems(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	items := []any{map[string]any{"price_id": "price_a", "product_id": "prod_a"}, map[string]any{"price_id": "price_b", "product_id": "prod_b"}}
@@ -110,6 +112,7 @@ func TestHasPaidItems(t *testing.T) {
 // of test mode count, the one with a live key does not, and the one without any
 // leaves it as it is.
 func TestTestModeCounts(t *testing.T) {
+	t.Parallel()
 	db := postgres(t)
 	yes, no := true, false
 	for i, step := range []struct {
@@ -130,6 +133,7 @@ func TestTestModeCounts(t *testing.T) {
 // TestHasPaidInPolicy: a policy of the site's own table, as the README has it,
 // also where users may not read the tables themselves.
 func TestHasPaidInPolicy(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	db.addUser(userB)
@@ -154,6 +158,7 @@ func TestHasPaidInPolicy(t *testing.T) {
 // TestHasPaidSearchPath: nobody passes for paid with tables or functions of
 // their own before ours.
 func TestHasPaidSearchPath(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	db.script(`create schema eve; grant usage on schema eve to authenticated;

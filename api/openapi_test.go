@@ -57,6 +57,7 @@ type schema struct {
 // statuses, answer fields and error texts. Every status in the document is
 // brought about here, and every text it shows as an example.
 func TestOpenAPI(t *testing.T) {
+	t.Parallel()
 	var doc document
 	if err := yaml.Unmarshal(api.OpenAPI, &doc); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 // TestDeletedUsers: who was deleted and was a Customer is remembered, by whatever
 // way they went; nobody else is, and nobody is kept from going.
 func TestDeletedUsers(t *testing.T) {
+	t.Parallel()
 	const (
 		deleteA = "delete from auth.users where id = '" + userA + "'"
 		ledger  = "create table public.ledger (owner uuid unique%s, customer text unique); alter table public.ledger enable row level security"
@@ -111,6 +112,7 @@ func (db *database) schema() (answer schemaAnswer) {
 
 // TestSchemaTells: the schema says what it is.
 func TestSchemaTells(t *testing.T) {
+	t.Parallel()
 	db := postgres(t)
 	db.script(closedProfiles[:strings.Index(closedProfiles, "insert into")] + closedProfiles[strings.Index(closedProfiles, "create unique index"):])
 	yes := true
@@ -133,6 +135,7 @@ func TestSchemaTells(t *testing.T) {
 // TestProblems takes each thing away from a good set-up, one at a time:
 // stripe_schema finds it, and the schema, run again, mends it.
 func TestProblems(t *testing.T) {
+	t.Parallel()
 	const again = `run what "stripe-sidecar schema" prints`
 	tests := []struct {
 		broken, table, problem string
@@ -190,9 +193,10 @@ func TestProblems(t *testing.T) {
 		{"revoke all on sequence public.stripe_tickets from service_role", "functions", "service_role may not use sequence", ""},
 		{"alter table auth.users disable trigger zz_stripe_remember_user", "functions", "deleted users are not remembered", ""},
 	}
+	// One database for all: each row ends with the good set-up that it began with.
+	db := postgres(t).install()
 	for _, test := range tests {
 		t.Run(test.broken, func(t *testing.T) {
-			db := postgres(t).install()
 			if found := db.schema().Problems; len(found) != 0 {
 				t.Fatalf("problems of a good set-up = %v; want none", found)
 			}

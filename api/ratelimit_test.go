@@ -14,6 +14,7 @@ import (
 // TestRateLimit: so many requests a minute from one client, whoever carries
 // them here.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	const limit = 3
 	w := start(t, func(s *settings) {
 		s.api.RatePerMinute = limit
@@ -68,6 +69,7 @@ func TestRateLimit(t *testing.T) {
 
 // TestUntrustedProxy: what a stranger says about who they are is not believed.
 func TestUntrustedProxy(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(s *settings) { s.api.RatePerMinute, s.api.TrustedProxies = 1, nil })
 	w.checkout(`{}`, "X-Forwarded-For", "203.0.113.1")
 	if got := w.checkout(`{}`, "X-Forwarded-For", "203.0.113.2"); got.status != 429 {
@@ -77,6 +79,7 @@ func TestUntrustedProxy(t *testing.T) {
 
 // TestMetrics: the counters move, and no caller can make new ones.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
 	u, session := w.signUp("ada@example.com")
 	w.checkout(buyOnce, session...)
@@ -126,6 +129,7 @@ func calls(name, service string, n int) string {
 
 // TestTraceContext: a W3C trace goes on to Stripe and Supabase and into the log.
 func TestTraceContext(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	_, session := w.signUp("ada@example.com")
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -58,6 +58,7 @@ func startForRedirects(tb testing.TB, changes ...func(*settings)) *site {
 
 // TestRedirects goes through the corpus with each of the three URLs.
 func TestRedirects(t *testing.T) {
+	t.Parallel()
 	w := startForRedirects(t)
 	user, session := w.signUp("ada@example.com")
 	w.supabase.Insert("customers", map[string]any{"id": user.ID, "stripe_customer_id": "cus_1"})
@@ -99,6 +100,7 @@ func TestRedirects(t *testing.T) {
 // browsers have finds one of the sites in it.
 // https://url.spec.whatwg.org/#concept-url-parser
 func TestRedirectsInBrowsers(t *testing.T) {
+	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
 		const message = "install Node.js to run this test"

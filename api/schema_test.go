@@ -160,6 +160,7 @@ func (db *database) catalogue() string {
 }
 
 func TestSchemaAgain(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	for _, w := range writers {
@@ -179,6 +180,7 @@ func TestSchemaAgain(t *testing.T) {
 
 // TestSchemaOnTop runs the schema where a customers table is there already.
 func TestSchemaOnTop(t *testing.T) {
+	t.Parallel()
 	const rows = "insert into public.customers values ('" + userA + "', 'cus_a'), ('" + userB + "', null);"
 	for name, existing := range map[string]string{
 		"no table":       ``,
@@ -233,6 +235,7 @@ func TestSchemaOnTop(t *testing.T) {
 // TestSchemaRefuses is about tables that the schema cannot be run on: it must
 // say so and leave everything as it was.
 func TestSchemaRefuses(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ existing, state string }{
 		"one Customer of two users": {`create table public.customers (id uuid, stripe_customer_id text);
 			insert into public.customers values ('` + userA + `', 'cus_1'), ('` + userB + `', 'cus_1')`, notOnce},
@@ -260,6 +263,7 @@ func TestSchemaRefuses(t *testing.T) {
 }
 
 func TestCustomersInsertAtOnce(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	var inserted atomic.Int64
@@ -372,6 +376,7 @@ func (db *database) attempt(role, userID, sql string) string {
 }
 
 func TestRights(t *testing.T) {
+	t.Parallel()
 	for name, setUp := range map[string]string{
 		"the project grants new tables to all": ``,
 		"the project grants nothing": `
@@ -425,6 +430,7 @@ func TestRights(t *testing.T) {
 }
 
 func TestUserDeleted(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addRows()
 	if _, err := db.exec("supabase_auth_admin", "", "delete from auth.users where id = $1", userA); err != nil {
@@ -451,6 +457,7 @@ func TestUserDeleted(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		type write struct {
 			ticket int
@@ -503,6 +510,7 @@ func TestWrite(t *testing.T) {
 }
 
 func TestWriteRefuses(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		check := func(ticket any, row map[string]any, state, column string) {
 			t.Helper()
@@ -529,6 +537,7 @@ func TestWriteRefuses(t *testing.T) {
 // TestWriteAnyOrder makes four writes in each order, with the user known to any
 // of them.
 func TestWriteAnyOrder(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		for known := range 1 << 4 {
 			row := func(ticket int, id string) map[string]any {
@@ -580,6 +589,7 @@ func permutations(of []int) [][]int {
 // TestWriteAtOnce makes writes with tickets in random order from many
 // goroutines, each ticket twice.
 func TestWriteAtOnce(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		const writes = 24
 		for range 8 {
@@ -619,6 +629,7 @@ func TestWriteAtOnce(t *testing.T) {
 // TestTickets is the reason for tickets: an object changes, and whoever hears
 // of a change draws a ticket, fetches and writes, all of them at once.
 func TestTickets(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		var changes atomic.Int64 // the object at Stripe
 		var wg sync.WaitGroup
@@ -654,6 +665,7 @@ func drawTicket(db *database) (ticket int64, err error) {
 // reach the database, with their rights and errors, and do not wait for each
 // other.
 func TestConnectTables(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	db.addUser(userA)
 	supabase := fakesupabase.New(fakesupabase.Options{})

@@ -8,6 +8,7 @@ import (
 )
 
 func TestParseSitesRefuses(t *testing.T) {
+	t.Parallel()
 	for _, entry := range []string{
 		"*", "https://*", "example.com", "//example.com", "https://", "ftp://example.com", "https://example.com/", "https://example.com/shop",
 		"https://example.com?x", "https://example.com#x", "https://user@example.com", "https://*.com", "https://a.*.example.com",
@@ -25,6 +26,7 @@ func TestParseSitesRefuses(t *testing.T) {
 
 // TestSites is the list at work in its three places.
 func TestSites(t *testing.T) {
+	t.Parallel()
 	sites, err := api.ParseSites("https://example.com, http://localhost:3000, https://*.preview.example.com, https://[::1]:8443, HTTPS://Upper.Example:443")
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func TestSites(t *testing.T) {
 // TestWithoutSites: any return URL, no CORS, and no request that another site
 // made a browser send.
 func TestWithoutSites(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tests := []struct {
 		name    string

@@ -49,6 +49,7 @@ func stripeMock(t *testing.T) (url string, refused func() []string) {
 // TestStripeMock: Stripe's own mock accepts every request that the service
 // sends, whatever the configuration, and both endpoints answer with its URLs.
 func TestStripeMock(t *testing.T) {
+	t.Parallel()
 	mockURL, refused := stripeMock(t)
 	for name, change := range map[string]func(*settings){
 		"defaults": func(*settings) {},

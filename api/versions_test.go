@@ -38,6 +38,7 @@ func (w writer) writeAs1(db *database, row map[string]any) {
 // TestUpgrade runs the schema over version 1: the rows stay as they are, and the
 // rest is as if there had never been another.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	db := postgres(t)
 	db.script(schema1)
 	db.addUser(userA)
@@ -69,6 +70,7 @@ func TestUpgrade(t *testing.T) {
 // TestOldProgram has a program of version 1 write to the schema, beside a later
 // one and after it.
 func TestOldProgram(t *testing.T) {
+	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
 		db.script("select setval('public.stripe_tickets', 100)")
 		check := func(name string, ticket int, want map[string]any) {
@@ -98,6 +100,7 @@ func TestOldProgram(t *testing.T) {
 // TestSchemaVersion: the program and the schema agree on what the version is, and
 // a program of a later one draws no ticket.
 func TestSchemaVersion(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	if got := db.text("select version from public.stripe_settings"); got != fmt.Sprint(customers.SchemaVersion) {
 		t.Errorf("version of the schema = %s; want %d, the program's", got, customers.SchemaVersion)
@@ -111,6 +114,7 @@ func TestSchemaVersion(t *testing.T) {
 
 // TestSandboxSchema: the imitation has the columns of the schema, and no others.
 func TestSandboxSchema(t *testing.T) {
+	t.Parallel()
 	db := postgres(t).install()
 	for _, table := range fakesupabase.DefaultTables() {
 		var columns []string
@@ -129,6 +133,7 @@ func TestSandboxSchema(t *testing.T) {
 // TestNewProgramOldSchema: nothing is written for which there is no column. The
 // Events come again, and the log says what to do.
 func TestNewProgramOldSchema(t *testing.T) {
+	t.Parallel()
 	for name, old := range map[string]string{"version 1": schema1, "none": "select 1"} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)

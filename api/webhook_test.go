@@ -19,6 +19,7 @@ const notOurs = `{"id":"evt_1","object":"event","type":"price.created","api_vers
 
 // TestWebhookSignature: only what Stripe signed, now, with a secret of ours.
 func TestWebhookSignature(t *testing.T) {
+	t.Parallel()
 	const second = "whsec_the_next_one"
 	w := start(t, func(s *settings) {
 		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec), upstream.NewSecret(second)}
@@ -77,6 +78,7 @@ func TestWebhookSignature(t *testing.T) {
 
 // TestWebhookOff: without a secret there is no route, rather than an open one.
 func TestWebhookOff(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	for _, secret := range []string{"", whsec} {
 		if got := w.deliver(notOurs, secret, time.Now()); got.status != 404 {
@@ -87,6 +89,7 @@ func TestWebhookOff(t *testing.T) {
 
 // TestWebhookBodies: what was signed and is no use is not taken for done.
 func TestWebhookBodies(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
 	tests := []struct {
 		name, payload string
@@ -127,6 +130,7 @@ func TestWebhookBodies(t *testing.T) {
 
 // TestEveryEvent: each type has its meaning, which is to fetch what it is about.
 func TestEveryEvent(t *testing.T) {
+	t.Parallel()
 	const (
 		session, subscription   = "GET /v1/checkout/sessions/cs_1", "GET /v1/subscriptions/sub_1"
 		invoice, customer       = "GET /v1/invoices/in_1", "GET /v1/customers/cus_1"
