@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
@@ -304,8 +304,8 @@ func TestNever200BeforeStored(t *testing.T) {
 	}
 }
 
-// program builds the service once and starts processes of it.
-var program = sync.OnceValues(func() (string, error) {
+// built is the path of the service, which is built once.
+var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "stripe-sidecar")
 	if err != nil {
 		return "", err
@@ -318,43 +318,24 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
-func startProgram(t *testing.T, env ...string) (url string, process *os.Process) {
+func startProgram(t *testing.T, env ...string) (url string, process *child.Process) {
 	t.Helper()
-	path, err := program()
+	path, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path)
+	cmd := exec.CommandContext(t.Context(), path)
 	cmd.Env = append(os.Environ(), env...)
-	stderr, err := cmd.StderrPipe()
+	process, err = child.Start(cmd, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var drained sync.WaitGroup
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		drained.Wait()
-		_ = cmd.Wait()
-	})
-	logs := bufio.NewReader(stderr)
-	for {
-		line, err := logs.ReadString('\n')
-		if err != nil {
-			t.Fatalf("the program ended before it listened: %s", line)
-		}
-		var fields struct{ Msg, Addr string }
-		if json.Unmarshal([]byte(line), &fields) == nil && fields.Msg == "listening" {
-			drained.Go(func() { _, _ = io.Copy(io.Discard, logs) })
-			return "http://" + fields.Addr, cmd.Process
-		}
-	}
+	t.Cleanup(func() { process.Wait() }) // the end of the context has killed it
+	return "http://" + process.Addr, process
 }
 
 // replicas starts processes of the program with one Stripe and one database.
-func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*os.Process) {
+func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*child.Process) {
 	t.Helper()
 	s = startShop(t)
 	serve := func(h http.Handler) string {

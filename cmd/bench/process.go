@@ -12,11 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 )
 
 // process is a running child: the service, the bare handler or the upstreams.
 type process struct {
+	*child.Process
 	cmd    *exec.Cmd
+	end    context.CancelFunc
 	stdin  io.Closer // its end tells the bare handler and the upstreams to stop
 	stdout bytes.Buffer
 	logs   *os.File // standard error; a file, so that nobody spends time on reading it
@@ -32,17 +36,16 @@ type ready struct {
 	Certificate string `json:"certificate,omitempty"`
 }
 
-const listening = "listening"
-
 // announce is the child's side.
 func announce(r ready) error {
-	r.Msg = listening
+	r.Msg = "listening"
 	return json.NewEncoder(os.Stderr).Encode(r)
 }
 
 // launch starts a program and returns when it listens. The end of ctx kills it.
-func launch(ctx context.Context, env []string, program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, program, args...)}
+func launch(ctx context.Context, env []string, path string, args ...string) (*process, error) {
+	ctx, end := context.WithCancel(ctx)
+	p := &process{cmd: exec.CommandContext(ctx, path, args...), end: end}
 	logs, err := os.CreateTemp("", "bench-*.log")
 	if err != nil {
 		return nil, err
@@ -53,20 +56,11 @@ func launch(ctx context.Context, env []string, program string, args ...string) (
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
+	defer time.AfterFunc(10*time.Second, end).Stop()
+	if p.Process, err = child.Start(p.cmd, nil); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, p.logText())
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Microsecond) {
-		for line := range strings.SplitAfterSeq(p.logText(), "\n") {
-			var r ready
-			if json.Unmarshal([]byte(line), &r) == nil && r.Msg == listening {
-				p.ready = r
-				return p, nil
-			}
-		}
-	}
-	p.kill()
-	return nil, fmt.Errorf("%s does not listen: %s", program, p.logText())
+	return p, json.Unmarshal(p.Line, &p.ready)
 }
 
 // logText returns the first megabyte of what the process has logged.
@@ -77,22 +71,20 @@ func (p *process) logText() string {
 
 // kill ends the process without its second of grace, and waits until it has.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	p.end()
+	p.Wait()
 }
 
 func (p *process) close() {
-	if p.cmd.ProcessState == nil {
-		p.kill()
-	}
+	p.kill()
 	_ = p.logs.Close()
 }
 
 // finish has a child of this program end by itself and decodes what it printed.
 func (p *process) finish(v any) error {
 	_ = p.stdin.Close()
-	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("%w: %s", err, p.logText())
+	if state := p.Wait(); !state.Success() {
+		return fmt.Errorf("%s: %s", state, p.logText())
 	}
 	return json.Unmarshal(p.stdout.Bytes(), v)
 }

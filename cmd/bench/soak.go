@@ -177,10 +177,10 @@ func goroutines(server *process) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := server.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+	if err := server.Signal(syscall.SIGQUIT); err != nil {
 		return nil, err
 	}
-	_ = server.cmd.Wait() // it fails, as it must
+	server.Wait()
 	dump, err := io.ReadAll(io.NewSectionReader(server.logs, end, 16<<20))
 	if err != nil {
 		return nil, err

@@ -115,7 +115,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return err
 	}
 	go func() { failed <- service.failure() }()
-	defer serveOn(site, newSite(service.addr, supabaseAt.url), failed).Close()
+	defer serveOn(site, newSite(service.Addr, supabaseAt.url), failed).Close()
 
 	greet(stdout, site.url, supabase.Sign(map[string]any{
 		"sub": demo.ID, "email": demo.Email, "aud": "authenticated", "role": "authenticated",

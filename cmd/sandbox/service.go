@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
 
@@ -47,77 +46,55 @@ func environment(variables []string, site *listener) []string {
 
 // service is the running program stripe-sidecar.
 type service struct {
-	cmd   *exec.Cmd
-	addr  string        // where it listens
-	ended chan struct{} // closed when it has
+	*child.Process
+	terminate context.CancelFunc
 }
 
-// startService returns when the service listens. What it logs goes to logs.
-func startService(ctx context.Context, program string, env []string, logs io.Writer) (*service, error) {
-	s := &service{cmd: exec.Command(program), ended: make(chan struct{})}
-	s.cmd.Env = env
+// startService returns when the service listens, or nil and no error if ctx ends
+// before. What it logs goes to logs.
+func startService(ctx context.Context, path string, env []string, logs io.Writer) (*service, error) {
+	life, terminate := context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, terminate)() // from then on stop does it
+	cmd := exec.CommandContext(life, path)
+	cmd.Env = env
 	// A terminal's Ctrl-C is not for the service, which would take our signal for
 	// the second one and not finish what it is at.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	output, err := s.cmd.StderrPipe()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopPatience
+	p, err := child.Start(cmd, logs)
 	if err != nil {
+		terminate()
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil
+		case cmd.ProcessState != nil:
+			return nil, hasEnded(cmd.ProcessState)
+		}
 		return nil, err
 	}
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	addr := make(chan string, 1)
-	go func() {
-		defer close(s.ended)
-		forward(logs, output, addr)
-		_ = s.cmd.Wait()
-	}()
-	select {
-	case s.addr = <-addr:
-		return s, nil
-	case <-s.ended:
-		return nil, s.failure()
-	case <-ctx.Done():
-		return nil, s.stop()
-	}
-}
-
-// forward copies log lines, all but the one that tells the address.
-func forward(logs io.Writer, output io.Reader, addr chan<- string) {
-	lines := bufio.NewReader(output)
-	for told := false; ; {
-		line, err := lines.ReadBytes('\n')
-		var entry struct{ Msg, Addr string }
-		if !told && json.Unmarshal(line, &entry) == nil && entry.Msg == "listening" {
-			told = true
-			addr <- entry.Addr
-		} else {
-			_, _ = logs.Write(line)
-		}
-		if err != nil {
-			return
-		}
-	}
+	return &service{p, terminate}, nil
 }
 
 // failure waits for the service to end, which it should not, and says how.
 func (s *service) failure() error {
-	<-s.ended
-	return fmt.Errorf("the service has ended: %s", s.cmd.ProcessState)
+	return hasEnded(s.Wait())
+}
+
+func hasEnded(state *os.ProcessState) error {
+	return fmt.Errorf("the service has ended: %s", state)
 }
 
 // stop ends the service, if it still runs, and returns what went wrong.
 func (s *service) stop() error {
+	defer s.terminate()
 	select {
-	case <-s.ended:
+	case <-s.Ended():
 		return nil // known already
 	default:
 	}
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(stopPatience, func() { _ = s.cmd.Process.Kill() })
-	defer kill.Stop()
-	<-s.ended
-	if !s.cmd.ProcessState.Success() {
+	s.terminate()
+	if !s.Wait().Success() {
 		return s.failure()
 	}
 	return nil

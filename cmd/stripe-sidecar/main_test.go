@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -10,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -18,6 +16,7 @@ import (
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
@@ -265,15 +264,12 @@ func TestSecretsCannotBePrinted(t *testing.T) {
 
 // service is the real program, run in this process.
 type service struct {
-	url  string
-	stop context.CancelFunc // what a signal does
-	done chan int           // the exit code
-	read chan struct{}      // closed when logs is complete
-	logs *bytes.Buffer
+	url, adminURL string
+	stop          context.CancelFunc // what a signal does
+	done          chan int           // the exit code
+	read          chan struct{}      // closed when logs is complete
+	logs          *bytes.Buffer
 }
-
-// listening is the log line that tells the address, as JSON or as text.
-var listening = regexp.MustCompile(`msg"?[:=]"?listening"?[, ]"?addr"?[:=]"?([^" ]+)`)
 
 // startService runs the program and waits until it listens.
 func startService(t *testing.T, env map[string]string) *service {
@@ -287,19 +283,25 @@ func startService(t *testing.T, env map[string]string) *service {
 		_ = writer.Close()
 		s.done <- code
 	}()
-	lines := bufio.NewReader(reader)
-	for s.url == "" && env["LOG_LEVEL"] == "" { // without that line nobody knows the address
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			t.Fatalf("the service ended with %d before it listened: %s", <-s.done, s.logs)
-		}
-		s.logs.WriteString(line)
-		if addr := listening.FindStringSubmatch(line); addr != nil {
-			s.url = "http://" + addr[1]
-		}
-	}
-	go func() { _, _ = io.Copy(s.logs, lines); close(s.read) }()
+	listening := make(chan []byte, 1)
+	go func() { child.Forward(s.logs, reader, listening); close(s.read) }()
 	t.Cleanup(func() { stop(); <-s.read })
+	if env["LOG_LEVEL"]+env["LOG_FORMAT"] != "" {
+		return s // which has no such line, so nobody knows where it listens
+	}
+	select {
+	case line := <-listening:
+		var fields struct {
+			Addr      string
+			AdminAddr string `json:"admin_addr"`
+		}
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Fatal(err)
+		}
+		s.url, s.adminURL = "http://"+fields.Addr, "http://"+fields.AdminAddr
+	case <-s.read:
+		t.Fatalf("the service ended with %d before it listened: %s", <-s.done, s.logs)
+	}
 	return s
 }
 

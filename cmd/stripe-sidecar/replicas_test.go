@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
@@ -30,38 +29,19 @@ func TestMain(m *testing.M) {
 }
 
 // startProcess runs the program as a process of its own.
-func startProcess(t *testing.T, env map[string]string) (url string, process *os.Process) {
+func startProcess(t *testing.T, env map[string]string) (url string, process *child.Process) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), beTheProgram+"=1")
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	stderr, err := cmd.StderrPipe()
+	process, err := child.Start(cmd, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	logs := bufio.NewReader(stderr)
-	var drained sync.WaitGroup
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		drained.Wait()
-		_ = cmd.Wait() // killed
-	})
-	for {
-		line, err := logs.ReadString('\n')
-		if err != nil {
-			t.Fatalf("the process ended before it listened: %s", line)
-		}
-		var fields struct{ Msg, Addr string }
-		if json.Unmarshal([]byte(line), &fields) == nil && fields.Msg == "listening" {
-			drained.Go(func() { _, _ = io.Copy(io.Discard, logs) })
-			return "http://" + fields.Addr, cmd.Process
-		}
-	}
+	t.Cleanup(func() { process.Wait() }) // the end of the context has killed it
+	return "http://" + process.Addr, process
 }
 
 // surroundings are one Stripe and one Supabase for several processes.
