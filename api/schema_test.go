@@ -1,14 +1,11 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -456,84 +453,6 @@ func TestUserDeleted(t *testing.T) {
 	}
 }
 
-func TestWrite(t *testing.T) {
-	t.Parallel()
-	forWriters(t, func(t *testing.T, db *database, w writer) {
-		type write struct {
-			ticket int
-			row    map[string]any
-		}
-		type test struct {
-			name   string
-			writes []write
-			ticket int
-			want   map[string]any
-		}
-		changed := w.with("stripe_customer_id", "cus_2", "metadata", nil)
-		tests := []test{
-			{"complete", []write{{1, w.row}}, 1, w.row},
-			{"newer ticket", []write{{1, w.row}, {2, changed}}, 2, changed},
-			{"older ticket", []write{{2, w.row}, {1, changed}}, 2, w.row},
-			{"same ticket", []write{{1, w.row}, {1, changed}}, 1, w.row},
-			{"unknown key", []write{{1, w.with("colour", "red", "ticket", 9)}}, 1, w.row},
-			{"user not known", []write{{1, w.with("user_id", nil)}}, 1, w.with("user_id", nil)},
-			{"user missing", []write{{1, w.without("user_id")}}, 1, w.with("user_id", nil)},
-			{"user not in auth.users", []write{{1, w.with("user_id", nobody)}}, 1, w.with("user_id", nil)},
-			{"user no uuid", []write{{1, w.with("user_id", "Bob")}}, 1, w.with("user_id", nil)},
-			{"user forgotten", []write{{1, w.row}, {2, w.with("user_id", nil)}}, 2, w.row},
-			{"user forgotten, late", []write{{2, w.with("user_id", nil)}, {1, w.row}}, 2, w.row},
-			{"user gone", []write{{1, w.row}, {2, w.with("user_id", nobody)}}, 2, w.row},
-			{"user gone, late", []write{{2, w.row}, {1, w.with("user_id", nobody)}}, 2, w.row},
-			{"another user", []write{{1, w.row}, {2, w.with("user_id", userB)}}, 2, w.with("user_id", userB)},
-			{"another user, late", []write{{2, w.row}, {1, w.with("user_id", userB)}}, 2, w.row},
-		}
-		for key := range w.row {
-			switch {
-			case key == "user_id" || slices.Contains(w.required, key):
-			case slices.Contains(w.kept, key):
-				tests = append(tests, test{key + " missing", []write{{1, w.row}, {2, w.without(key)}}, 2, w.row},
-					test{key + " null", []write{{1, w.row}, {2, w.with(key, nil)}}, 2, w.with(key, nil)})
-			default:
-				tests = append(tests, test{key + " missing", []write{{1, w.row}, {2, w.without(key)}}, 2, w.with(key, w.defaults[key])})
-			}
-		}
-		for _, test := range tests {
-			db.must("delete from public." + w.table)
-			for _, write := range test.writes {
-				w.mustWrite(db, write.ticket, write.row)
-			}
-			if got, want := w.stored(db), w.asStored(db, test.ticket, test.want); got != want {
-				t.Errorf("%s: row = %s; want %s", test.name, got, want)
-			}
-		}
-	})
-}
-
-func TestWriteRefuses(t *testing.T) {
-	t.Parallel()
-	forWriters(t, func(t *testing.T, db *database, w writer) {
-		check := func(ticket any, row map[string]any, state, column string) {
-			t.Helper()
-			err := w.write(db, ticket, row)
-			e, _ := errors.AsType[*pgconn.PgError](err)
-			if sqlState(err) != state || e.ColumnName != column {
-				t.Errorf("%s(%v, %v) = %v; want %s about column %q", w.function, ticket, row, err, state, column)
-			}
-		}
-		for _, key := range w.required {
-			check(1, w.without(key), notNull, key)
-			check(1, w.with(key, nil), notNull, key)
-		}
-		check(nil, w.row, notNull, "ticket")
-		check(1, w.with("created", "soon"), "22007", "")
-		check(1, w.with("user_id", []int{1}, "created", "soon"), "22007", "")
-		check(1, nil, notNull, "id")
-		if n := db.text("select count(*) from public." + w.table); n != "0" {
-			t.Errorf("rows = %s; want 0", n)
-		}
-	})
-}
-
 // TestWriteAnyOrder makes four writes in each order, with the user known to any
 // of them.
 func TestWriteAnyOrder(t *testing.T) {
@@ -661,76 +580,37 @@ func drawTicket(db *database) (ticket int64, err error) {
 	return ticket, err
 }
 
-// TestConnectTables is about the harness: calls of the sandbox's PostgREST
-// reach the database, with their rights and errors, and do not wait for each
-// other.
+// TestConnectTables is about the harness: calls that reach the database do not
+// wait for each other. That they reach it is TestWrite's.
 func TestConnectTables(t *testing.T) {
-	t.Parallel()
-	db := postgres(t).install()
-	db.addUser(userA)
-	supabase := fakesupabase.New(fakesupabase.Options{})
-	connectTables(t, db, supabase)
-	call := func(key, function string, args any) string {
-		body, err := json.Marshal(args)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := httptest.NewRequest("POST", "/rest/v1/rpc/"+function, bytes.NewReader(body))
-		r.Header.Set("apikey", key)
-		w := httptest.NewRecorder()
-		supabase.ServeHTTP(w, r)
-		var e struct{ Code string }
-		if w.Code >= 400 {
-			_ = json.Unmarshal(w.Body.Bytes(), &e)
-			return fmt.Sprint(w.Code, " ", e.Code)
-		}
-		return fmt.Sprint(w.Code, " ", w.Body.String())
+	b, w := newBackend(t, postgres(t).install()), writers[0]
+	w.row = w.with("user_id", b.known)
+	if got := b.write(w, 1, w.row); got != "204" {
+		t.Fatalf("write = %s; want 204", got)
 	}
-	for _, w := range writers {
-		argument := strings.TrimPrefix(w.function, "stripe_write_")
-		for _, test := range []struct {
-			key, function string
-			args          map[string]any
-			want          string
-		}{
-			{fakesupabase.ServiceRoleKey, w.function, map[string]any{"ticket": 1, argument: w.row}, "204 "},
-			{fakesupabase.ServiceRoleKey, w.function, map[string]any{"ticket": 2, argument: w.without("created")}, "400 " + notNull},
-			{fakesupabase.AnonKey, w.function, map[string]any{"ticket": 2, argument: w.row}, "401 " + denied},
-			{fakesupabase.AnonKey, "stripe_ticket", nil, "401 " + denied},
-			{fakesupabase.ServiceRoleKey, "stripe_nothing", nil, "404 PGRST202"},
-		} {
-			if got := call(test.key, test.function, test.args); got != test.want {
-				t.Errorf("%s(%v) = %q; want %q", test.function, test.args, got, test.want)
-			}
-		}
-		if got, want := w.stored(db), w.asStored(db, 1, w.row); got != want {
-			t.Errorf("row of %s = %s; want %s", w.table, got, want)
-		}
-	}
-
 	written := make(chan string, 1)
-	if err := db.as("service_role", "", func(tx pgx.Tx) error {
+	if err := b.db.as("service_role", "", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(context.Background(), "select from public.subscriptions for update"); err != nil {
 			return err
 		}
 		go func() {
-			written <- call(fakesupabase.ServiceRoleKey, "stripe_write_subscription", map[string]any{"ticket": 3, "subscription": writers[0].row})
+			written <- b.write(w, 3, w.row)
 		}()
-		for db.text("select count(*) from pg_locks where not granted") == "0" {
+		for b.db.text("select count(*) from pg_locks where not granted") == "0" {
 			select {
 			case got := <-written:
 				return fmt.Errorf("write to a locked row = %q; want it to wait", got)
 			default:
 			}
 		}
-		if got := call(fakesupabase.ServiceRoleKey, "stripe_ticket", map[string]any{}); got != "200 1" {
+		if got := b.call(fakesupabase.ServiceRoleKey, "stripe_ticket", map[string]any{}); got != "200 1" {
 			t.Errorf("stripe_ticket() while a write waits = %q; want 200 1", got)
 		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-written; got != "204 " {
+	if got := <-written; got != "204" {
 		t.Errorf("the write that waited = %q; want 204", got)
 	}
 }

@@ -74,6 +74,7 @@ func TestStartPatience(t *testing.T) {
 	go func() {
 		_, _ = started.Read(make([]byte, 1))
 		cancel()
+		_, _ = io.Copy(io.Discard, started)
 	}()
 	cmd := exec.CommandContext(ctx, "sh", "-c", "echo begun >&2; exec sleep 600")
 	if p, err := child.Start(cmd, w); err == nil {

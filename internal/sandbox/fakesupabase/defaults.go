@@ -1,7 +1,6 @@
 package fakesupabase
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 )
@@ -149,6 +148,10 @@ func (tx *Tx) onlyServiceRole(function string) error {
 	return nil
 }
 
+// newer are the columns that version 1 of the program does not write; they stay
+// as they are when it writes a row.
+var newer = map[string][]string{"subscriptions": {"items", "livemode"}, "purchases": {"email", "product_id", "livemode"}}
+
 // writeNewer writes a row unless one with a newer ticket is there. A user is
 // kept when the write does not know one, and filled in by a late write too; one
 // who is not in auth.users is not known.
@@ -156,30 +159,33 @@ func (tx *Tx) writeNewer(function, table string, ticket, given any) error {
 	if err := tx.onlyServiceRole(function); err != nil {
 		return err
 	}
-	n, ok := ticket.(json.Number)
-	number, err := n.Int64()
-	if !ok || err != nil {
-		return pgErrorf("22P02", "invalid input syntax for type bigint: %q", n)
-	}
+	t := tx.s.mustTable(table)
 	from, _ := given.(map[string]any)
 	next := row{}
-	for _, c := range tx.s.mustTable(table).Columns {
+	for _, c := range t.Columns {
 		next[c.Name] = from[c.Name]
 		if next[c.Name] == nil && c.Default != nil {
 			next[c.Name] = c.Default()
 		}
 	}
-	next["ticket"] = number
+	next["ticket"] = ticket
 	userID, _ := next["user_id"].(string)
 	if tx.s.users[userID] == nil {
 		userID, next["user_id"] = "", nil
+	}
+	next, err := parseGo(t, next)
+	if err == nil {
+		err = t.checkNulls(next) // before it looks for a conflict, as PostgreSQL does
+	}
+	if err != nil {
+		return err
 	}
 	same := func(r map[string]any) bool { return r["id"] == next["id"] }
 	for _, stored := range tx.Rows(table) {
 		if !same(stored) {
 			continue
 		}
-		if stored["ticket"].(int64) >= number {
+		if stored["ticket"].(int64) >= next["ticket"].(int64) {
 			if stored["user_id"] == nil && userID != "" {
 				_, err = tx.Update(table, same, row{"user_id": userID})
 			}
@@ -187,6 +193,11 @@ func (tx *Tx) writeNewer(function, table string, ticket, given any) error {
 		}
 		if userID == "" {
 			next["user_id"] = stored["user_id"]
+		}
+		for _, name := range newer[table] {
+			if _, said := from[name]; !said {
+				next[name] = stored[name]
+			}
 		}
 		_, err = tx.Update(table, same, next)
 		return err
