@@ -71,6 +71,7 @@ type Account struct {
 
 	mu            sync.Mutex // guards all below
 	base          string     // where the hosted pages are
+	failing       func(*http.Request) bool
 	keys          map[string]*keptAnswer
 	products      shelf[product]
 	prices        shelf[price]
@@ -288,6 +289,13 @@ func (s *Account) execute(h http.Header, r *http.Request, path string, f operati
 		s.o.Executing(r)
 	}
 	s.mu.Lock()
+	failing := s.failing
+	s.mu.Unlock()
+	if failing != nil && failing(r) {
+		err := &stripeError{status: http.StatusInternalServerError, Type: "api_error", Message: "An unknown error occurred"}
+		return err.reply(h.Get("Request-Id")), true
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.o.PublicURL == "" {
 		s.base = "http://" + r.Host
@@ -301,6 +309,20 @@ func (s *Account) execute(h http.Header, r *http.Request, path string, f operati
 		return err.reply(h.Get("Request-Id")), err.Code == "resource_missing"
 	}
 	return newReply(http.StatusOK, result), true
+}
+
+// Fail has Stripe itself fail at the requests for which f returns true: they
+// have no effect and are answered 500 api_error. As Stripe documents, an
+// idempotency key stands for a 500 from then on, also after f was removed: it is
+// replayed, with the headers Idempotent-Replayed and Original-Request. An answer
+// of [sandbox.Recorder.Intercept], in contrast, never reached Stripe and leaves
+// the key free. f sees only what has passed the schema, with its PostForm, and
+// not what is replayed. nil removes f.
+// https://docs.stripe.com/api/idempotent_requests
+func (s *Account) Fail(f func(r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = f
 }
 
 // executeOnce executes the request unless its key has been used: then the

@@ -3,6 +3,7 @@ package fakestripe
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -207,6 +208,46 @@ func TestIdempotency(t *testing.T) {
 	}
 	if n := len(s.Customers()); n != 2 {
 		t.Errorf("customers = %d; want 2", n)
+	}
+}
+
+// A 500 of Stripe's own stays under its key; what never reached Stripe leaves
+// the key free.
+func TestIdempotencyOf500(t *testing.T) {
+	s, api := newClient(t, Options{})
+	create := func(key string) (*stripe.Customer, *stripe.Error) {
+		c, err := api.Customers.New(&stripe.CustomerParams{Params: stripe.Params{IdempotencyKey: &key}})
+		return c, stripeErr(t, err)
+	}
+	s.Fail(func(r *http.Request) bool { return r.URL.Path == "/v1/customers" })
+	_, first := create("k")
+	if first.HTTPStatusCode != 500 || first.Type != stripe.ErrorTypeAPI || first.LastResponse.Header.Get("Idempotent-Replayed") != "" {
+		t.Fatalf("New while Stripe fails = %v; want 500 api_error, executed", first)
+	}
+	s.Fail(nil)
+	_, again := create("k")
+	if again.HTTPStatusCode != 500 {
+		t.Fatalf("same key later = %v; want the 500 again", again)
+	}
+	if h := again.LastResponse.Header; h.Get("Idempotent-Replayed") != "true" || h.Get("Original-Request") != first.RequestID ||
+		again.RequestID == first.RequestID || string(again.LastResponse.RawJSON) != string(first.LastResponse.RawJSON) {
+		t.Errorf("same key later = %v %v; want the answer of %s, replayed", again, h, first.RequestID)
+	}
+	if c, err := create("l"); err.HTTPStatusCode != 0 || len(s.Customers()) != 1 {
+		t.Errorf("another key later = %v, %v; want the only Customer", c, err)
+	}
+
+	s.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(500)
+		_, _ = io.WriteString(w, `{"error":{"type":"api_error"}}`)
+		return true
+	})
+	if _, err := create("m"); err.HTTPStatusCode != 500 {
+		t.Errorf("New in front of which a gateway fails = %v; want 500", err)
+	}
+	s.Intercept(nil)
+	if c, err := create("m"); err.HTTPStatusCode != 0 || c.LastResponse.Header.Get("Idempotent-Replayed") != "" || len(s.Customers()) != 2 {
+		t.Errorf("the same key at Stripe = %v, %v; want it executed", c, err)
 	}
 }
 
