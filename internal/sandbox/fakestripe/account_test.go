@@ -86,10 +86,6 @@ func TestCheckoutSession(t *testing.T) {
 	if kept := s.CheckoutSessions(); len(kept) != 1 || kept[0].Customer != c.ID || kept[0].Params.Get("success_url") != success {
 		t.Errorf("CheckoutSessions = %+v; want the one made", kept)
 	}
-	items := api.CheckoutSessions.ListLineItems(&stripe.CheckoutSessionListLineItemsParams{Session: &made.ID})
-	if !items.Next() || items.LineItem().Quantity != 2 || items.Next() {
-		t.Errorf("ListLineItems = %v, %v; want one of quantity 2", items.LineItem(), items.Err())
-	}
 	if ended, err := api.CheckoutSessions.Expire(made.ID, nil); err != nil || ended.Status != "expired" || ended.URL != "" {
 		t.Errorf("Expire = %v, %v; want an expired session without a url", ended, err)
 	}
@@ -103,13 +99,11 @@ func TestCheckoutRules(t *testing.T) {
 	id, _ := post(t, s, "/v1/customers", "email=ann@example.com").Get("id").(string)
 	gone, _ := post(t, s, "/v1/customers", "").Get("id").(string)
 	s.DeleteCustomer(gone)
-	s.AddPrice("price_other", false)
 	for _, tt := range []struct {
 		name, form, code, param, message string // no message: success
 	}{
 		{"payment", once, "", "", ""},
 		{"subscription", monthly, "", "", ""},
-		{"added price", basic + "mode=payment&line_items[0][price]=price_other&line_items[0][quantity]=1", "", "", ""},
 		{"guest's customer", once + "customer_creation=always", "", "", ""},
 		{"customer", once + "customer=" + id, "", "", ""},
 		{"trial", monthly + "subscription_data[trial_period_days]=7&subscription_data[metadata][a]=b", "", "", ""},
@@ -303,32 +297,15 @@ func TestIdempotencyAfterCrash(t *testing.T) {
 
 func TestCustomers(t *testing.T) {
 	s, api := newClient(t, Options{})
-	for _, email := range []string{"a@example.com", "b@example.com", "b@example.com"} {
-		if _, err := api.Customers.New(&stripe.CustomerParams{Email: &email, Metadata: map[string]string{"k": "v", "l": "w"}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	all := s.Customers()
-	list := api.Customers.List(&stripe.CustomerListParams{ListParams: stripe.ListParams{Limit: stripe.Int64(2)}})
-	var got []string
-	for list.Next() { // over two pages
-		got = append(got, list.Customer().ID)
-	}
-	if want := []string{all[2].ID, all[1].ID, all[0].ID}; list.Err() != nil || strings.Join(got, " ") != strings.Join(want, " ") {
-		t.Errorf("List = %v, %v; want %v", got, list.Err(), want)
-	}
-	list = api.Customers.List(&stripe.CustomerListParams{Email: stripe.String("a@example.com")})
-	if !list.Next() || list.Customer().ID != all[0].ID || list.Next() {
-		t.Errorf("List by e-mail = %v; want %s", list.Customer(), all[0].ID)
-	}
-	c, err := api.Customers.Update(all[0].ID, &stripe.CustomerParams{Name: stripe.String("Ann"), Metadata: map[string]string{"k": ""}})
-	if err != nil || c.Name != "Ann" || c.Email != "a@example.com" || len(c.Metadata) != 1 {
-		t.Errorf("Update = %+v, %v; want the name and one metadata key", c, err)
-	}
-	if _, err := api.Customers.Del(all[0].ID, nil); err != nil {
+	c, err := api.Customers.New(&stripe.CustomerParams{Email: stripe.String("a@example.com"), Name: stripe.String("Ann"), Metadata: map[string]string{"k": "v"}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := api.Customers.Get(all[0].ID, nil); err != nil || !c.Deleted {
+	if got, err := api.Customers.Get(c.ID, nil); err != nil || got.Name != "Ann" || got.Email != "a@example.com" || got.Metadata["k"] != "v" {
+		t.Errorf("Get = %+v, %v; want what was created", got, err)
+	}
+	s.DeleteCustomer(c.ID)
+	if c, err := api.Customers.Get(c.ID, nil); err != nil || !c.Deleted {
 		t.Errorf("Get of a deleted one = %+v, %v; want it, deleted", c, err)
 	}
 	_, err = api.Customers.Get("cus_x", nil)
@@ -370,17 +347,14 @@ func TestSubscriptions(t *testing.T) {
 			t.Errorf("List(%s) = %s, %v; want %s", tt.query, got, list.Err(), tt.want)
 		}
 	}
-	u, err := api.Subscriptions.Update(active, &stripe.SubscriptionParams{CancelAtPeriodEnd: stripe.Bool(true)})
-	if err != nil || !u.CancelAtPeriodEnd || u.CancelAt != u.CurrentPeriodEnd || u.Status != "active" {
-		t.Errorf("Update(cancel_at_period_end) = %+v, %v; want it to end with its period", u, err)
+	p := &stripe.SubscriptionListParams{Status: stripe.String("all"), ListParams: stripe.ListParams{Limit: stripe.Int64(2)}}
+	var ids []string
+	list := api.Subscriptions.List(p)
+	for list.Next() { // over two pages
+		ids = append(ids, list.Subscription().ID)
 	}
-	u, err = api.Subscriptions.Update(active, &stripe.SubscriptionParams{Items: []*stripe.SubscriptionItemsParams{
-		{ID: &u.Items.Data[0].ID, Price: stripe.String("price_pro_monthly")}}})
-	if err != nil || u.Items.Data[0].Price.ID != "price_pro_monthly" {
-		t.Errorf("Update(items) = %+v, %v; want price_pro_monthly", u, err)
-	}
-	if u, err = api.Subscriptions.Cancel(active, nil); err != nil || u.Status != "canceled" || u.EndedAt == 0 {
-		t.Errorf("Cancel = %+v, %v; want canceled", u, err)
+	if got, want := strings.Join(ids, " "), due+" "+canceled+" "+active; got != want || list.Err() != nil {
+		t.Errorf("List in pages of two = %s, %v; want %s", got, list.Err(), want)
 	}
 }
 
@@ -425,14 +399,14 @@ func TestPortalSession(t *testing.T) {
 func TestReads(t *testing.T) {
 	s := New(Options{})
 	for path, want := range map[string]int{
-		"/v1/prices": 200, "/v1/prices/price_lifetime": 200, "/v1/prices/price_x": 404, "/v1/products": 200, "/v1/products/x": 404,
-		"/v1/prices?expand[]=data.product": 200, "/v1/prices?expand[]=data.nope": 400, "/v1/prices?limit=0": 400,
+		"/v1/prices/price_lifetime": 200, "/v1/prices/price_x": 404,
+		"/v1/prices/price_lifetime?expand[]=nope": 400, "/v1/charges?limit=0": 400,
 		"/v1/payment_intents": 200, "/v1/payment_intents/pi_x": 404, "/v1/charges": 200, "/v1/charges/ch_x": 404,
-		"/v1/invoices": 200, "/v1/invoices/in_x": 404, "/v1/events": 200, "/v1/events/evt_x": 404,
-		"/v1/webhook_endpoints": 200, "/v1/webhook_endpoints/we_x": 404, "/v1/balance": 200, "/v1/account": 200,
+		"/v1/invoices": 200, "/v1/invoices/in_x": 404,
+		"/v1/webhook_endpoints": 200, "/v1/balance": 200,
 		"/v1/checkout/sessions": 200, "/v1/checkout/sessions/cs_x": 404, "/v1/subscriptions/sub_x": 404,
 		"/v1/billing_portal/configurations": 200, "/v1/billing_portal/configurations/x": 404,
-		"/v1/customers?nope=1": 400, "/v1/nope": 404,
+		"/v1/charges?nope=1": 400, "/v1/nope": 404,
 	} {
 		if got := sandboxtest.Send(t, s, "GET", path, "", "Authorization", "Bearer sk_test_0123456789"); got.Status != want {
 			t.Errorf("GET %s = %d %s; want %d", path, got.Status, got.Body, want)

@@ -50,10 +50,8 @@ type PortalSession struct {
 }
 
 type portalConfiguration struct {
-	id       string
-	standard bool
-	created  time.Time
-	metadata map[string]string
+	id      string
+	created time.Time
 }
 
 // CheckoutSessions returns all Checkout Sessions, oldest first.
@@ -329,14 +327,6 @@ func (s *Account) checkoutOf(q *request) (*checkoutSession, *stripeError) {
 	return c, nil
 }
 
-func (s *Account) listLineItems(q *request) (any, *stripeError) {
-	c, err := s.checkoutOf(q)
-	if err != nil {
-		return nil, err
-	}
-	return s.lineItems(c), nil
-}
-
 func (s *Account) expireCheckoutSession(q *request) (any, *stripeError) {
 	c, err := s.checkoutOf(q)
 	if err != nil {
@@ -388,16 +378,15 @@ func (s *Account) createPortalSession(q *request) (any, *stripeError) {
 	}, nil
 }
 
-func (s *Account) addPortalConfiguration(standard bool, metadata map[string]string) *portalConfiguration {
-	c := &portalConfiguration{id: newID("bpc_", 24), standard: standard, created: s.o.Now(), metadata: metadata}
+func (s *Account) addPortalConfiguration() {
+	c := &portalConfiguration{id: newID("bpc_", 24), created: s.o.Now()}
 	s.portalConfigs.put(c.id, c)
-	return c
 }
 
 func (c *portalConfiguration) json() object {
 	return object{
-		"id": c.id, "object": "billing_portal.configuration", "livemode": false, "active": true, "is_default": c.standard,
-		"created": c.created.Unix(), "updated": c.created.Unix(), "metadata": metadataJSON(c.metadata), "default_return_url": nil,
+		"id": c.id, "object": "billing_portal.configuration", "livemode": false, "active": true, "is_default": true,
+		"created": c.created.Unix(), "updated": c.created.Unix(), "metadata": object{}, "default_return_url": nil,
 		"business_profile": object{"headline": nil, "privacy_policy_url": nil, "terms_of_service_url": nil},
 		"login_page":       object{"enabled": false, "url": nil},
 		"features": object{
@@ -410,19 +399,10 @@ func (c *portalConfiguration) json() object {
 	}
 }
 
-// createPortalConfiguration keeps the metadata only: every portal of the
-// sandbox has the same features.
-func (s *Account) createPortalConfiguration(q *request) (any, *stripeError) {
-	return s.addPortalConfiguration(false, q.mergeMetadata(nil)).json(), nil
-}
-
 func (s *Account) listPortalConfigurations(q *request) (any, *stripeError) {
 	var all []object
 	for c := range s.portalConfigs.all {
-		if on, ok := q.at("is_default").(bool); ok && on != c.standard {
-			continue
-		}
-		if on, ok := q.at("active").(bool); ok && !on {
+		if on, ok := q.at("is_default").(bool); ok && !on {
 			continue
 		}
 		all = append(all, c.json())

@@ -146,26 +146,6 @@ func await(ctx context.Context, answered chan struct{}) {
 	}
 }
 
-func (e *Event) json() object {
-	var o object
-	if err := json.Unmarshal(e.Payload, &o); err != nil {
-		panic(err)
-	}
-	return o
-}
-
-func (s *Account) listEvents(q *request) (any, *stripeError) {
-	types, _ := q.at("types").([]any)
-	var all []object
-	for e := range s.events.all {
-		if q.has("type") && e.Type != q.text("type") || len(types) > 0 && !slices.Contains(types, any(e.Type)) {
-			continue
-		}
-		all = append(all, e.json())
-	}
-	return page(q, all)
-}
-
 func (s *Account) webhookJSON(i int) object {
 	return object{
 		"id": fmt.Sprintf("we_sandbox_%d", i+1), "object": "webhook_endpoint", "livemode": false, "status": "enabled",
@@ -179,13 +159,4 @@ func (s *Account) listWebhooks(q *request) (any, *stripeError) {
 		all = append(all, s.webhookJSON(i))
 	}
 	return page(q, all)
-}
-
-func (s *Account) retrieveWebhook(q *request) (any, *stripeError) {
-	for i := range s.o.Webhooks {
-		if o := s.webhookJSON(i); o["id"] == q.PathValue("webhook_endpoint") {
-			return o, nil
-		}
-	}
-	return nil, noSuch(http.StatusNotFound, "webhook endpoint", q.PathValue("webhook_endpoint"), "webhook_endpoint")
 }

@@ -68,18 +68,6 @@ func (s *Account) remove(c *customer) {
 	c.Deleted = true
 }
 
-// AddPrice adds a Price of 10.00 US dollars, a month if it is recurring, with
-// a Product of its own.
-func (s *Account) AddPrice(id string, recurring bool) {
-	interval := ""
-	if recurring {
-		interval = "month"
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.addPrice(id, "Product of "+id, 1000, interval)
-}
-
 func (s *Account) addPrice(id, name string, unitAmount int64, interval string) {
 	now := s.o.Now()
 	p := &product{id: newID("prod_", 14), name: name, created: now}
@@ -97,13 +85,6 @@ func (c *customer) json() object {
 		"metadata": metadataJSON(c.Metadata), "address": nil, "balance": 0, "currency": nil, "default_source": nil, "delinquent": false,
 		"discount": nil, "invoice_prefix": c.ID[len(c.ID)-8:], "preferred_locales": []string{}, "shipping": nil, "tax_exempt": "none",
 		"invoice_settings": object{"custom_fields": nil, "default_payment_method": nil, "footer": nil, "rendering_options": nil},
-	}
-}
-
-func (p *product) json() object {
-	return object{
-		"id": p.id, "object": "product", "livemode": false, "created": p.created.Unix(), "updated": p.created.Unix(),
-		"active": true, "name": p.name, "description": nil, "images": []string{}, "metadata": object{}, "type": "service",
 	}
 }
 
@@ -141,16 +122,6 @@ func (s *Account) addCustomer(c *customer) {
 	s.emit("customer.created", c.json())
 }
 
-func (s *Account) updateCustomer(q *request) (any, *stripeError) {
-	c := s.customers.byID[q.PathValue("customer")]
-	if c == nil || c.Deleted {
-		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
-	}
-	c.set(q)
-	s.emit("customer.updated", c.json())
-	return c.json(), nil
-}
-
 func (c *customer) set(q *request) {
 	for name, field := range map[string]*string{
 		"email": &c.Email, "name": &c.Name, "phone": &c.phone, "description": &c.description,
@@ -170,25 +141,6 @@ func (s *Account) retrieveCustomer(q *request) (any, *stripeError) {
 	return c.json(), nil
 }
 
-func (s *Account) deleteCustomer(q *request) (any, *stripeError) {
-	c := s.customers.byID[q.PathValue("customer")]
-	if c == nil || c.Deleted {
-		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
-	}
-	s.remove(c)
-	return c.json(), nil
-}
-
-func (s *Account) listCustomers(q *request) (any, *stripeError) {
-	var all []object
-	for c := range s.customers.all {
-		if !c.Deleted && (!q.has("email") || c.Email == q.text("email")) {
-			all = append(all, c.json())
-		}
-	}
-	return page(q, all)
-}
-
 // customerOf finds the Customer that a parameter of a creation names.
 func (s *Account) customerOf(q *request) *stripeError {
 	id := q.text("customer")
@@ -203,32 +155,7 @@ func notImitated(param string) *stripeError {
 	return &stripeError{Message: "The sandbox does not imitate this parameter: " + param, Param: param}
 }
 
-func (s *Account) listPrices(q *request) (any, *stripeError) {
-	var all []object
-	for p := range s.prices.all {
-		if !q.has("product") || p.product == q.text("product") {
-			all = append(all, p.json())
-		}
-	}
-	return page(q, all)
-}
-
-func (s *Account) listProducts(q *request) (any, *stripeError) {
-	var all []object
-	for p := range s.products.all {
-		all = append(all, p.json())
-	}
-	return page(q, all)
-}
-
 func (s *Account) retrieveBalance(*request) (any, *stripeError) {
 	none := []object{{"amount": 0, "currency": "usd", "source_types": object{"card": 0}}}
 	return object{"object": "balance", "livemode": false, "available": none, "pending": none}, nil
-}
-
-func (s *Account) retrieveAccount(*request) (any, *stripeError) {
-	return object{
-		"id": "acct_sandbox", "object": "account", "country": "US", "default_currency": "usd", "type": "standard",
-		"charges_enabled": true, "payouts_enabled": false, "details_submitted": true, "email": "sandbox@example.com", "metadata": object{},
-	}, nil
 }

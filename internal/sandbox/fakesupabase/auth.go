@@ -226,18 +226,6 @@ func (s *Project) userByEmail(email string) *user {
 	return nil
 }
 
-// Users returns all users, ordered by e-mail address.
-func (s *Project) Users() []User {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []User
-	for _, u := range s.users {
-		all = append(all, u.User)
-	}
-	slices.SortFunc(all, func(a, b User) int { return strings.Compare(a.Email, b.Email) })
-	return all
-}
-
 // SignIn starts a session. It panics if there is no such user.
 func (s *Project) SignIn(userID string) Session { return s.SignInFor(userID, s.ttl) }
 
@@ -468,12 +456,6 @@ func (s *Project) getKeySet(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "public, max-age=600")
 	w.Header().Set("Content-Type", "application/json")
 	w.Write(s.KeySet())
-}
-
-func (s *Project) getHealth(w http.ResponseWriter, r *http.Request) {
-	sandbox.WriteJSON(w, http.StatusOK, map[string]string{
-		"version": "sandbox", "name": "GoTrue", "description": "GoTrue is a user registration and authentication API",
-	})
 }
 
 func (s *Project) getSettings(w http.ResponseWriter, r *http.Request) {

@@ -77,19 +77,6 @@ func writePGError(w http.ResponseWriter, role string, err error) {
 	})
 }
 
-// getTables is a sketch of the OpenAPI description at PostgREST's root.
-func (s *Project) getTables(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	paths := map[string]any{}
-	for name := range s.tables {
-		paths["/"+name] = map[string]any{}
-	}
-	sandbox.WriteJSON(w, http.StatusOK, map[string]any{
-		"swagger": "2.0", "info": map[string]string{"title": "standard public schema"}, "paths": paths,
-	})
-}
-
 func (s *Project) serveFunction(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -124,13 +124,11 @@ func New(o Options) *Project {
 
 	// The key set is the one address that asks for no API key.
 	s.mux.HandleFunc("GET /auth/v1/.well-known/jwks.json", s.getKeySet)
-	s.mux.HandleFunc("GET /auth/v1/health", s.withKey(s.getHealth))
 	s.mux.HandleFunc("GET /auth/v1/settings", s.withKey(s.getSettings))
 	s.mux.HandleFunc("POST /auth/v1/signup", s.withKey(s.postSignup))
 	s.mux.HandleFunc("POST /auth/v1/token", s.withKey(s.postToken))
 	s.mux.HandleFunc("GET /auth/v1/user", s.withKey(s.getUser))
 	s.mux.HandleFunc("POST /auth/v1/logout", s.withKey(s.postLogout))
-	s.mux.HandleFunc("GET /rest/v1/{$}", s.withKey(s.getTables))
 	s.mux.HandleFunc("/rest/v1/{table}", s.withKey(s.serveTable))
 	s.mux.HandleFunc("/rest/v1/rpc/{function}", s.withKey(s.serveFunction))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -186,12 +186,6 @@ func (s *Project) inTx(role, userID string, f func(tx *Tx) error) error {
 	return nil
 }
 
-// Role is that of the caller: anon, authenticated or service_role.
-func (tx *Tx) Role() string { return tx.role }
-
-// UserID is what auth.uid() gives; "" if the caller has no user.
-func (tx *Tx) UserID() string { return tx.userID }
-
 // Nextval draws from a sequence, which starts at 1 and, like PostgreSQL's,
 // does not go back when the transaction fails.
 func (tx *Tx) Nextval(sequence string) int64 {
