@@ -2,6 +2,8 @@
 // that this service and its site use: statuses, error envelopes and their codes,
 // headers, idempotency keys, Events and their delivery. Its limits:
 //
+//   - It has the operations that the service calls and little else; what the
+//     dashboard or time does are methods of [Account].
 //   - Parameters are checked by Stripe's own published schema, and the rules for
 //     parameters that exclude or need each other only as far as this service can
 //     meet them. All prices are in US dollars; there are no taxes, coupons or

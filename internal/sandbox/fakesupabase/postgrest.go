@@ -59,10 +59,6 @@ func writePGError(w http.ResponseWriter, role string, err error) {
 		status = http.StatusNotFound
 	case "PGRST101", "PGRST117":
 		status = http.StatusMethodNotAllowed
-	case "PGRST103":
-		status = http.StatusRequestedRangeNotSatisfiable
-	case "PGRST116":
-		status = http.StatusNotAcceptable
 	case "23503", "23505":
 		status = http.StatusConflict
 	}
@@ -160,8 +156,8 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 		return pgErrorf("42501", "permission denied for table %s", t.Name)
 	}
 	// Supabase loads the extension safeupdate for PostgREST.
-	if verb := map[string]string{http.MethodPatch: "UPDATE", http.MethodDelete: "DELETE"}[r.Method]; verb != "" && len(q.conditions) == 0 {
-		return pgErrorf("21000", "%s requires a WHERE clause", verb)
+	if r.Method == http.MethodPatch && len(q.conditions) == 0 {
+		return pgErrorf("21000", "UPDATE requires a WHERE clause")
 	}
 
 	var rows []row
@@ -178,12 +174,8 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 	case http.MethodPost:
 		status = http.StatusCreated
-		var inserted int
-		if rows, inserted, err = tx.post(t, r, q, prefer["resolution"]); err != nil {
+		if rows, err = tx.post(t, r, q, prefer["resolution"]); err != nil {
 			return err
-		}
-		if inserted == 0 && prefer["resolution"] == "merge-duplicates" {
-			status = http.StatusOK
 		}
 	case http.MethodPatch:
 		var given row
@@ -196,50 +188,24 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 		if rows, err = tx.update(t, q.where, given); err != nil {
 			return err
 		}
-	case http.MethodDelete:
-		rows = tx.delete(t, q.where)
 	default:
 		return pgErrorf("PGRST117", "Unsupported HTTP method: %s", r.Method)
 	}
 
 	q.sort(rows)
 	total := len(rows)
-	offset, limit, err := q.window(r)
-	if err != nil {
-		return err
-	}
-	if offset > 0 && offset > total && prefer["count"] == "exact" {
-		e := pgErrorf("PGRST103", "Requested range not satisfiable")
-		e.Details = fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, total)
-		return e
-	}
-	rows = rows[min(offset, total):]
-	if limit >= 0 && limit < len(rows) {
-		rows = rows[:limit]
+	if q.limit >= 0 && q.limit < len(rows) {
+		rows = rows[:q.limit]
 	}
 	out := make([]any, 0, len(rows))
 	for _, r := range rows {
 		out = append(out, q.project(r))
 	}
 	represented := reading || prefer["return"] == "representation"
-	var result any = out
-	if strings.HasPrefix(r.Header.Get("Accept"), "application/vnd.pgrst.object") {
-		w.Header().Set("Content-Type", "application/vnd.pgrst.object+json; charset=utf-8")
-		if represented {
-			if len(out) != 1 {
-				w.Header().Del("Content-Type")
-				e := pgErrorf("PGRST116", "Cannot coerce the result to a single JSON object")
-				e.Details = fmt.Sprintf("The result contains %d rows", len(out))
-				return e
-			}
-			result = out[0]
-		}
-	}
-
 	h := w.Header()
 	span, count := "*", "*"
-	if len(rows) > 0 && r.Method != http.MethodPost && r.Method != http.MethodDelete {
-		span = fmt.Sprintf("%d-%d", offset, offset+len(rows)-1)
+	if len(rows) > 0 && r.Method != http.MethodPost {
+		span = fmt.Sprintf("0-%d", len(rows)-1)
 	}
 	if prefer["count"] == "exact" {
 		count = strconv.Itoa(total)
@@ -259,7 +225,7 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case represented:
-		sandbox.WriteJSON(w, status, result)
+		sandbox.WriteJSON(w, status, out)
 	case r.Method == http.MethodPost:
 		w.WriteHeader(status)
 	default:
@@ -269,10 +235,10 @@ func (tx *Tx) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // post inserts the row or rows of the body.
-func (tx *Tx) post(t *table, r *http.Request, q *query, resolution string) (rows []row, inserted int, err error) {
+func (tx *Tx) post(t *table, r *http.Request, q *query, resolution string) (rows []row, err error) {
 	var body json.RawMessage
 	if err := decodeBody(r, &body); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	var given []row
 	if !bytes.HasPrefix(body, []byte("[")) {
@@ -281,7 +247,7 @@ func (tx *Tx) post(t *table, r *http.Request, q *query, resolution string) (rows
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	if err := d.Decode(&given); err != nil {
-		return nil, 0, pgErrorf("PGRST102", "Empty or invalid json")
+		return nil, pgErrorf("PGRST102", "Empty or invalid json")
 	}
 	arbiter := t.Unique[0]
 	if q.onConflict != nil {
@@ -290,28 +256,25 @@ func (tx *Tx) post(t *table, r *http.Request, q *query, resolution string) (rows
 			return slices.Equal(slices.Sorted(slices.Values(unique)), slices.Sorted(slices.Values(arbiter)))
 		}
 		if resolution != "" && !slices.ContainsFunc(t.Unique, same) {
-			return nil, 0, pgErrorf("42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
+			return nil, pgErrorf("42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
 		}
 	}
 	for _, g := range given {
 		if !maps.EqualFunc(g, given[0], func(any, any) bool { return true }) {
-			return nil, 0, pgErrorf("PGRST102", "All object keys must match")
+			return nil, pgErrorf("PGRST102", "All object keys must match")
 		}
 		if g, err = t.parseRow(g); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		out, isNew, err := tx.insert(t, g, arbiter, resolution)
+		out, err := tx.insert(t, g, arbiter, resolution)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if out != nil {
 			rows = append(rows, out)
 		}
-		if isNew {
-			inserted++
-		}
 	}
-	return rows, inserted, nil
+	return rows, nil
 }
 
 // preferences are those of the Prefer headers, by name.
@@ -328,15 +291,13 @@ func preferences(r *http.Request) map[string]string {
 
 // query is what the parameters of a request ask of a table.
 type query struct {
-	t             *table
-	columns       []column // empty: all
-	conditions    []condition
-	order         []ordering
-	onConflict    []string
-	limit, offset int // limit -1: none
+	t          *table
+	columns    []string // empty: all
+	conditions []condition
+	order      []ordering
+	onConflict []string
+	limit      int // -1: none
 }
-
-type column struct{ alias, name string }
 
 type ordering struct {
 	c                *Column
@@ -368,9 +329,6 @@ func (q *query) parse(name, value string) (err error) {
 	case "limit":
 		q.limit, err = parseCount(name, value)
 		return err
-	case "offset":
-		q.offset, err = parseCount(name, value)
-		return err
 	case "on_conflict":
 		for c := range strings.SplitSeq(value, ",") {
 			if q.t.column(c) == nil {
@@ -378,8 +336,8 @@ func (q *query) parse(name, value string) (err error) {
 			}
 			q.onConflict = append(q.onConflict, c)
 		}
-	case "and", "or", "not.and", "not.or":
-		c, err := q.t.parseLogic(name, value)
+	case "or":
+		c, err := q.t.parseOr(value)
 		q.conditions = append(q.conditions, c)
 		return err
 	default:
@@ -401,21 +359,15 @@ func parseCount(name, value string) (int, error) {
 func (q *query) parseSelect(value string) error {
 	for item := range strings.SplitSeq(value, ",") {
 		item = strings.TrimSpace(item)
-		alias, name, ok := strings.Cut(item, ":")
-		if !ok {
-			alias, name = item, item
-		}
 		switch {
-		case name == "*" || name == "":
+		case item == "*" || item == "":
 			for _, c := range q.t.Columns {
-				q.columns = append(q.columns, column{c.Name, c.Name})
+				q.columns = append(q.columns, c.Name)
 			}
-		case strings.ContainsAny(name, "()"):
-			return pgErrorf("PGRST200", "Could not find a relationship between '%s' and '%s' in the schema cache", q.t.Name, name)
-		case q.t.column(name) == nil:
-			return q.t.noColumn(name)
+		case q.t.column(item) == nil:
+			return q.t.noColumn(item)
 		default:
-			q.columns = append(q.columns, column{alias, name})
+			q.columns = append(q.columns, item)
 		}
 	}
 	return nil
@@ -438,51 +390,26 @@ func (t *table) noColumn(name string) error {
 	return pgErrorf("42703", "column %s.%s does not exist", t.Name, name)
 }
 
-// parseLogic parses or=(a.eq.1,and(b.is.null,not.c.eq.2)) and its kin; op is
-// or or and, perhaps with not. before it.
-func (t *table) parseLogic(op, list string) (condition, error) {
-	op, negated := strings.CutPrefix(op, "not.")
+// parseOr parses or=(a.eq.1,b.is.null).
+func (t *table) parseOr(list string) (condition, error) {
 	inner, ok := parenthesised(list)
 	if !ok {
 		return nil, pgErrorf("PGRST100", "\"failed to parse logic tree (%s)\" (line 1, column 1)", list)
 	}
 	var parts []condition
 	for _, item := range splitList(inner) {
-		var c condition
-		var err error
-		if head, rest, ok := strings.Cut(item, "("); ok && slices.Contains([]string{"and", "or", "not.and", "not.or"}, head) {
-			c, err = t.parseLogic(head, "("+rest)
-		} else {
-			name, expression, _ := strings.Cut(item, ".")
-			if name == "not" { // not.a.eq.1 is a.not.eq.1
-				name, expression, _ = strings.Cut(expression, ".")
-				expression = "not." + expression
-			}
-			operator, operand, _ := strings.Cut(expression, ".")
-			if operator != "in" && !strings.HasPrefix(operand, "in.") {
-				operand = unquote(operand)
-			}
-			c, err = t.parseCondition(name, operator+"."+operand)
-		}
+		name, expression, _ := strings.Cut(item, ".")
+		operator, operand, _ := strings.Cut(expression, ".")
+		c, err := t.parseCondition(name, operator+"."+unquote(operand))
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, c)
 	}
 	return func(r row) int {
-		result := 1
-		if op == "or" {
-			result = -1
-		}
+		result := -1
 		for _, c := range parts {
-			if op == "or" {
-				result = max(result, c(r))
-			} else {
-				result = min(result, c(r))
-			}
-		}
-		if negated {
-			return -result
+			result = max(result, c(r))
 		}
 		return result
 	}, nil
@@ -490,13 +417,6 @@ func (t *table) parseLogic(op, list string) (condition, error) {
 
 // parseCondition parses the filter <column>=<operator>.<operand>.
 func (t *table) parseCondition(name, expression string) (condition, error) {
-	if rest, ok := strings.CutPrefix(expression, "not."); ok {
-		c, err := t.parseCondition(name, rest)
-		if err != nil {
-			return nil, err
-		}
-		return func(r row) int { return -c(r) }, nil
-	}
 	operator, operand, ok := strings.Cut(expression, ".")
 	if !ok || !slices.Contains([]string{"eq", "neq", "gt", "gte", "lt", "lte", "is", "in"}, operator) {
 		return nil, pgErrorf("PGRST100", "\"failed to parse filter (%s)\" (line 1, column 1)", expression)
@@ -513,15 +433,10 @@ func (t *table) parseCondition(name, expression string) (condition, error) {
 	}
 	switch operator {
 	case "is":
-		switch strings.ToLower(operand) {
-		case "null":
-			return func(r row) int { return truth(r[name] == nil) }, nil
-		case "not_null":
-			return func(r row) int { return truth(r[name] != nil) }, nil
-		case "true", "false":
-			return func(r row) int { return truth(sqlText(r[name]) == operand) }, nil
+		if operand != "null" {
+			return nil, pgErrorf("PGRST100", "\"failed to parse filter (%s)\" (line 1, column 1)", expression)
 		}
-		return nil, pgErrorf("PGRST100", "\"failed to parse filter (%s)\" (line 1, column 1)", expression)
+		return func(r row) int { return truth(r[name] == nil) }, nil
 	case "in":
 		inner, ok := parenthesised(operand)
 		if !ok {
@@ -569,9 +484,9 @@ func parenthesised(list string) (string, bool) {
 	return list[1 : len(list)-1], true
 }
 
-// splitList splits at the commas that stand outside quotes and parentheses.
+// splitList splits at the commas that stand outside quotes.
 func splitList(list string) (items []string) {
-	var depth, start int
+	var start int
 	var quoted bool
 	for i := 0; i < len(list); i++ {
 		switch c := list[i]; {
@@ -579,12 +494,7 @@ func splitList(list string) (items []string) {
 			i++
 		case c == '"':
 			quoted = !quoted
-		case quoted:
-		case c == '(':
-			depth++
-		case c == ')':
-			depth--
-		case c == ',' && depth == 0:
+		case c == ',' && !quoted:
 			items = append(items, list[start:i])
 			start = i + 1
 		}
@@ -629,30 +539,13 @@ func (q *query) sort(rows []row) {
 	})
 }
 
-// window is the part of the rows that is asked for, by limit and offset or by
-// a Range header; limit is -1 if there is none.
-func (q *query) window(r *http.Request) (offset, limit int, err error) {
-	first, last, ok := strings.Cut(r.Header.Get("Range"), "-")
-	if !ok || r.Method != http.MethodGet {
-		return q.offset, q.limit, nil
-	}
-	if offset, err = parseCount("Range", first); err != nil || last == "" {
-		return offset, q.limit, err
-	}
-	end, err := parseCount("Range", last)
-	if err != nil || end < offset {
-		return 0, 0, pgErrorf("PGRST103", "Requested range not satisfiable")
-	}
-	return offset, end - offset + 1, nil
-}
-
 func (q *query) project(r row) row {
 	if len(q.columns) == 0 {
 		return r
 	}
 	out := row{}
 	for _, c := range q.columns {
-		out[c.alias] = r[c.name]
+		out[c] = r[c]
 	}
 	return out
 }

@@ -5,8 +5,9 @@
 //
 //   - Sign-in is by e-mail and password only, and every address counts as
 //     confirmed.
-//   - PostgREST has neither embedding nor casts nor foreign keys; a lookup reads
-//     the whole table.
+//   - PostgREST has select, order, limit, or and the commonest filters of a
+//     column; POST, without merging duplicates, and PATCH. It has neither
+//     embedding nor casts nor foreign keys; a lookup reads the whole table.
 package fakesupabase
 
 import (

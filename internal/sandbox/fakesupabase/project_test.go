@@ -232,27 +232,19 @@ func notes() Table {
 }
 
 func TestPostgREST(t *testing.T) {
-	const one = "application/vnd.pgrst.object+json"
 	for _, tt := range []struct {
 		method, target, body, prefer, accept string
 		status                               int
 		want                                 string // the body, or the code of an error
 	}{
 		{"GET", "notes?select=id&order=id", "", "", "", 200, `[{"id":1},{"id":2},{"id":3}]`},
-		{"GET", "notes?select=n:id,done&id=eq.1", "", "", "", 200, `[{"done":false,"n":1}]`},
-		{"GET", "notes?select=*&id=eq.3", "", "", one, 200, `{"body":"c","done":true,"due":null,"extra":{"a":[1]},"id":3,"owner":null}`},
-		{"GET", "notes?select=id&order=id.desc&limit=1&offset=1", "", "", "", 200, `[{"id":2}]`},
 		{"GET", "notes?select=id&order=due.desc.nullslast", "", "", "", 200, `[{"id":2},{"id":1},{"id":3}]`},
 		{"GET", "notes?select=id&owner=is.null", "", "", "", 200, `[{"id":3}]`},
 		{"GET", "notes?select=id&owner=neq." + annID, "", "", "", 200, `[{"id":2}]`},
-		{"GET", "notes?select=id&owner=not.eq." + annID, "", "", "", 200, `[{"id":2}]`},
 		{"GET", "notes?select=id&id=in.(1,3)", "", "", "", 200, `[{"id":1},{"id":3}]`},
 		{"GET", "notes?select=id&body=in.(\"a\",\"b,c\")", "", "", "", 200, `[{"id":1}]`},
 		{"GET", "notes?select=id&or=(owner.is.null,body.eq.)", "", "", "", 200, `[{"id":3}]`},
-		{"GET", "notes?select=id&or=(id.eq.1,and(id.gt.1,not.body.eq.c))", "", "", "", 200, `[{"id":1},{"id":2}]`},
 		{"GET", "notes?select=id&due=gte.2026-02-01", "", "", "", 200, `[{"id":2}]`},
-		{"GET", "notes?id=eq.9", "", "", one, 406, "PGRST116"},
-		{"GET", "notes", "", "", one, 406, "PGRST116"},
 		{"GET", "nothing", "", "", "", 404, "PGRST205"},
 		{"GET", "notes?nope=eq.1", "", "", "", 400, "42703"},
 		{"GET", "notes?select=nope", "", "", "", 400, "42703"},
@@ -260,25 +252,22 @@ func TestPostgREST(t *testing.T) {
 		{"GET", "notes?id=like.1", "", "", "", 400, "PGRST100"},
 		{"POST", "notes", `{"id":4,"body":"d"}`, "", "", 201, ""},
 		{"POST", "notes?select=id,done", `[{"id":4,"body":"d"},{"id":5,"body":"e"}]`, "return=representation", "", 201, `[{"done":false,"id":4},{"done":false,"id":5}]`},
-		{"POST", "notes", `{"id":4,"body":"d"}`, "return=minimal", one, 201, ""},
+		{"POST", "notes", `{"id":4,"body":"d"}`, "return=minimal", "", 201, ""},
 		{"POST", "notes", `{"id":1,"body":"d"}`, "", "", 409, "23505"},
 		{"POST", "notes", `{"id":4,"owner":"` + strings.ToUpper(annID) + `","body":"a"}`, "", "", 409, "23505"},
 		{"POST", "notes", `{"id":1}`, "", "", 400, "23502"},
 		{"POST", "notes", `{"id":1}`, "resolution=ignore-duplicates", "", 400, "23502"},
 		{"POST", "notes", `{"id":1,"body":"z"}`, "resolution=ignore-duplicates,return=representation", "", 201, `[]`},
-		{"POST", "notes?on_conflict=id&select=id,body,owner", `{"id":1,"body":"z"}`, "resolution=merge-duplicates,return=representation", "", 200, `[{"body":"z","id":1,"owner":"` + annID + `"}]`},
-		{"POST", "notes?on_conflict=id", `{"id":4,"body":"z"}`, "resolution=merge-duplicates", "", 201, ""},
-		{"POST", "notes?on_conflict=body", `{"id":4,"body":"z"}`, "resolution=merge-duplicates", "", 400, "42P10"},
 		{"POST", "notes", `{"id":4,"body":"z","nope":1}`, "", "", 400, "PGRST204"},
 		{"POST", "notes", `{"id":4,"body":"z","owner":"nope"}`, "", "", 400, "22P02"},
 		{"POST", "notes", `{`, "", "", 400, "PGRST102"},
 		{"PATCH", "notes?id=eq.1", `{"done":true}`, "", "", 204, ""},
 		{"PATCH", "notes?id=lt.3&select=id,due&order=id", `{"due":"2026-05-01T10:00:00+02:00"}`, "return=representation", "", 200, `[{"due":"2026-05-01T08:00:00+00:00","id":1},{"due":"2026-05-01T08:00:00+00:00","id":2}]`},
+		{"PATCH", "notes", `{"done":true}`, "", "", 400, "21000"},
+		{"GET", "notes?select=*&id=eq.3", "", "", "", 200, `[{"body":"c","done":true,"due":null,"extra":{"a":[1]},"id":3,"owner":null}]`},
+		{"GET", "notes?select=id&order=id.desc&limit=1", "", "", "", 200, `[{"id":3}]`},
+		{"POST", "notes?on_conflict=body", `{"id":4,"body":"z"}`, "resolution=ignore-duplicates", "", 400, "42P10"},
 		{"PATCH", "notes?id=eq.2", `{"id":1}`, "", "", 409, "23505"},
-		{"PATCH", "notes?id=eq.9", `{"done":true}`, "return=representation", one, 406, "PGRST116"},
-		{"DELETE", "notes?id=eq.1&select=id", "", "return=representation", "", 200, `[{"id":1}]`},
-		{"DELETE", "notes?id=eq.1", "", "", "", 204, ""},
-		{"DELETE", "notes", "", "", "", 400, "21000"},
 		{"POST", "rpc/nope", `{}`, "", "", 404, "PGRST202"},
 		{"POST", "rpc/add", `{"id":7}`, "", "", 200, `1`},
 		{"POST", "rpc/add", `{"id":1}`, "", "", 409, "23505"},
@@ -292,7 +281,9 @@ func TestPostgREST(t *testing.T) {
 			return tx.Nextval("tickets"), tx.Insert("notes", map[string]any{"id": args["id"], "body": "new"})
 		})
 		s.Function("fail", func(tx *Tx, args map[string]any) (any, error) {
-			tx.Delete("notes", func(map[string]any) bool { return true })
+			if err := tx.Insert("notes", map[string]any{"id": 9, "body": "undone"}); err != nil {
+				return nil, err
+			}
 			return nil, errors.New("no")
 		})
 		before := len(s.Rows("notes"))
@@ -334,7 +325,7 @@ func TestRoles(t *testing.T) {
 			{"user, no policy", "GET", "customers", anon, user, 403, "42501"},
 			{"anon", "GET", "notes", anon, anon, 200, `[]`},
 			{"anon, no policy", "GET", "customers", anon, "", 401, "42501"},
-			{"anon writes", "DELETE", "customers", anon, "", 401, "42501"},
+			{"anon writes", "PATCH", "customers", anon, "", 401, "42501"},
 			{"user writes", "PATCH", "customers", anon, user, 403, "42501"},
 			{"garbage", "GET", "notes", anon, "garbage", 401, "PGRST301"},
 			{"bad signature", "GET", "notes", anon, user + "x", 401, "PGRST301"},
@@ -358,14 +349,14 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-func TestCountAndRange(t *testing.T) {
+func TestCount(t *testing.T) {
 	s := New(Options{Tables: []Table{notes()}})
 	for i := range 5 {
 		s.Insert("notes", map[string]any{"id": i, "body": "x"})
 	}
-	got := sandboxtest.Send(t, s, "GET", "/rest/v1/notes?select=id&order=id", "", "apikey", ServiceRoleKey, "Range", "1-2", "Prefer", "count=exact")
-	if got.Status != 206 || got.Body != `[{"id":1},{"id":2}]` || got.Header.Get("Content-Range") != "1-2/5" {
-		t.Errorf("Range 1-2 = %d %s, Content-Range %q; want 206, ids 1 and 2, 1-2/5", got.Status, got.Body, got.Header.Get("Content-Range"))
+	got := sandboxtest.Send(t, s, "GET", "/rest/v1/notes?select=id&order=id&limit=2", "", "apikey", ServiceRoleKey, "Prefer", "count=exact")
+	if got.Status != 206 || got.Body != `[{"id":0},{"id":1}]` || got.Header.Get("Content-Range") != "0-1/5" {
+		t.Errorf("limit=2 = %d %s, Content-Range %q; want 206, ids 0 and 1, 0-1/5", got.Status, got.Body, got.Header.Get("Content-Range"))
 	}
 	got = sandboxtest.Send(t, s, "HEAD", "/rest/v1/notes?id=eq.9", "", "apikey", ServiceRoleKey, "Prefer", "count=exact")
 	if got.Header.Get("Content-Range") != "*/0" {

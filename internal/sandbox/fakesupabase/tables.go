@@ -211,7 +211,7 @@ func (tx *Tx) Insert(table string, given map[string]any) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = tx.insert(t, given, nil, "")
+	_, err = tx.insert(t, given, nil, "")
 	return err
 }
 
@@ -227,12 +227,6 @@ func (tx *Tx) Update(table string, where func(row map[string]any) bool, set map[
 	return len(changed), err
 }
 
-// Delete removes the rows for which where is true and returns how many there
-// were. It panics if there is no such table.
-func (tx *Tx) Delete(table string, where func(row map[string]any) bool) int {
-	return len(tx.delete(tx.s.mustTable(table), where))
-}
-
 func (tx *Tx) rows(t *table) []row {
 	if rows, ok := tx.changed[t.Name]; ok {
 		return rows
@@ -240,39 +234,36 @@ func (tx *Tx) rows(t *table) []row {
 	return t.rows
 }
 
-// insert adds a row. With a resolution, merge-duplicates or ignore-duplicates,
-// a row that agrees with it in the columns of arbiter is updated or left.
-// It returns the row as it stands now, nil if it was ignored.
-func (tx *Tx) insert(t *table, given row, arbiter []string, resolution string) (out row, inserted bool, err error) {
+// insert adds a row. With the resolution ignore-duplicates, a row that agrees
+// with it in the columns of arbiter is left. It returns the row, nil if it was
+// ignored.
+func (tx *Tx) insert(t *table, given row, arbiter []string, resolution string) (out row, err error) {
 	out = row{}
 	for _, c := range t.Columns {
 		v, ok := given[c.Name]
 		if !ok && c.Default != nil {
 			if v, err = c.parse(jsonValue(c.Default())); err != nil {
-				return nil, false, err
+				return nil, err
 			}
 		}
 		out[c.Name] = v
 	}
 	// PostgreSQL looks at null first, then at the conflict.
 	if err := t.checkNulls(out); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	rows := tx.rows(t)
-	if resolution != "" {
-		if i := findDuplicate(rows, out, arbiter, -1); i >= 0 {
-			if resolution == "ignore-duplicates" {
-				return nil, false, nil
-			}
-			merged, err := tx.replace(t, i, given)
-			return merged, false, err
-		}
+	if resolution != "" && resolution != "ignore-duplicates" {
+		return nil, pgErrorf("PGRST100", "the sandbox has no resolution=%s", resolution)
+	}
+	if resolution != "" && findDuplicate(rows, out, arbiter, -1) >= 0 {
+		return nil, nil
 	}
 	if err := t.checkUnique(rows, out, -1); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	tx.changed[t.Name] = append(slices.Clone(rows), out)
-	return out, true, nil
+	return out, nil
 }
 
 func (tx *Tx) update(t *table, where func(row) bool, set row) (changed []row, err error) {
@@ -302,19 +293,6 @@ func (tx *Tx) replace(t *table, i int, set row) (row, error) {
 	rows[i] = next
 	tx.changed[t.Name] = rows
 	return next, nil
-}
-
-func (tx *Tx) delete(t *table, where func(row) bool) (gone []row) {
-	var kept []row
-	for _, r := range tx.rows(t) {
-		if where(r) {
-			gone = append(gone, r)
-		} else {
-			kept = append(kept, r)
-		}
-	}
-	tx.changed[t.Name] = kept
-	return gone
 }
 
 func (t *table) checkNulls(r row) error {
