@@ -637,3 +637,27 @@ func patch(t *testing.T, w *site, userID, customerID string) {
 		t.Errorf("PATCH %s = %d %s; want success", tablePath, rec.Code, rec.Body)
 	}
 }
+
+// TestSavedFailure: a failure of Stripe's own while a user's Customer was
+// created is answered again under its key for a day; the user can buy all the
+// same, as one Customer.
+func TestSavedFailure(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	_, session := w.signUp("ada@example.com")
+	w.stripe.Fail(func(r *http.Request) bool { return r.URL.Path == customersPath })
+	for range 2 { // the second is replayed, and fails under the key that follows
+		if got := w.checkout(buyOnce, session...); got.status != 500 {
+			t.Fatalf("create-checkout while Stripe fails = %d %s; want 500", got.status, got.body)
+		}
+	}
+	w.stripe.Fail(nil)
+	for range 3 {
+		if got := w.checkout(buyOnce, session...); got.status != 200 {
+			t.Errorf("create-checkout after the failure = %d %s; want 200", got.status, got.body)
+		}
+	}
+	if n := len(w.stripe.Customers()); n != 1 {
+		t.Errorf("Customers = %d; want 1", n)
+	}
+}

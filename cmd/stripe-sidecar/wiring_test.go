@@ -27,11 +27,11 @@ import (
 // wired is the real program between an imitation of Stripe and one of Supabase.
 type wired struct {
 	*service
-	stripe        *fakestripe.Account
-	supabase      *fakesupabase.Project
-	mu            sync.Mutex
-	elsewhere     []string // the paths that another server was asked for
-	token, cookie string   // of a user who is signed in
+	stripe                *fakestripe.Account
+	supabase              *fakesupabase.Project
+	mu                    sync.Mutex
+	elsewhere             []string // the paths that another server was asked for
+	userID, token, cookie string   // of a user who is signed in
 }
 
 const (
@@ -169,7 +169,7 @@ func TestWiring(t *testing.T) {
 			return last(w.supabase.Calls()).Header.Get("Apikey")
 		}, without: fakesupabase.ServiceRoleKey, with: "sb_secret_wired"},
 		"SUPABASE_JWT_SECRET": {value: wiredSecret, probe: func(t *testing.T, w *wired) string {
-			legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.supabase.Users()[0].ID))).SignedString([]byte(wiredSecret))
+			legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.userID))).SignedString([]byte(wiredSecret))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -330,7 +330,8 @@ func startWired(t *testing.T, variables ...string) *wired {
 		w.mu.Unlock()
 		rw.WriteHeader(http.StatusNotFound)
 	})
-	session := w.supabase.SignIn(w.supabase.SignUp("ada@example.com", "correct horse battery staple").ID)
+	w.userID = w.supabase.SignUp("ada@example.com", "correct horse battery staple").ID
+	session := w.supabase.SignIn(w.userID)
 	w.token = session.AccessToken
 	w.cookie = "base64-" + base64.RawURLEncoding.EncodeToString(session.JSON)
 
