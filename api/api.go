@@ -150,9 +150,9 @@ type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unrea
 // bounds the time of the work.
 func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var client netip.Prefix
-		if addr, known := s.TrustedProxies.ClientAddr(r); known {
-			client = Network(addr)
+		client, known := s.TrustedProxies.Client(r)
+		if !known {
+			client = netip.Prefix{}
 		}
 		raw, unread := in.read(w, r, client)
 		if unread == errOverloaded {

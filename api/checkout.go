@@ -26,6 +26,14 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 		return err
 	}
 	page, err := s.buy(r, request, user)
+	if errors.Is(err, billing.ErrUserUnknown) { // deleted, or is the database behind?
+		if gone := auth.Confirm(r.Context()); gone != nil {
+			err = gone
+		}
+		if errors.Is(err, auth.ErrSignedOut) {
+			auth.Forget(r.Context())
+		}
+	}
 	if errors.Is(err, auth.ErrSignedOut) {
 		page, err = s.buy(r, request, nil) // a session that Supabase refuses is a guest here
 	}

@@ -31,6 +31,17 @@ func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
 	return addr, known
 }
 
+// Client returns what counts as one client of a request: see ClientAddr.
+func (p Proxies) Client(r *http.Request) (client netip.Prefix, known bool) {
+	addr, known := p.ClientAddr(r)
+	return Network(addr), known
+}
+
+// Secure tells whether a trusted proxy says that it was asked over https.
+func (p Proxies) Secure(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") && p.Contains(parseAddr(r.RemoteAddr))
+}
+
 // Contains tells whether an address is a trusted proxy's.
 func (p Proxies) Contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })

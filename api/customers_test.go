@@ -661,3 +661,52 @@ func TestSavedFailure(t *testing.T) {
 		t.Errorf("Customers = %d; want 1", n)
 	}
 }
+
+// TestUserUnknown: a token outlives its user by up to an hour. The database
+// refuses the row, Supabase Auth tells whether the user was deleted, and no
+// Customer is left behind either way.
+func TestUserUnknown(t *testing.T) {
+	t.Parallel()
+	for _, deleted := range []bool{true, false} {
+		w := start(t)
+		u := w.supabase.SignUp("ada@example.com", "correct horse battery staple")
+		cookie := cookieName + "=base64-" + base64URL(w.supabase.SignIn(u.ID).JSON)
+		if deleted {
+			w.supabase.DeleteUser(u.ID)
+		}
+		w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method != "POST" || r.URL.Path != tablePath {
+				return false
+			}
+			rw.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(rw, `{"code":"23503","message":"violates foreign key constraint"}`)
+			return true
+		})
+		got := w.checkout(buyOnce, "Cookie", cookie)
+		cleared := strings.Contains(got.header.Get("Set-Cookie"), "Max-Age=0")
+		if want := map[bool]int{true: 200, false: 503}[deleted]; got.status != want || cleared != deleted {
+			t.Errorf("deleted %t: create-checkout = %d %s, Set-Cookie %q; want %d, cleared: %t", deleted, got.status, got.body, got.header["Set-Cookie"], want, deleted)
+		}
+		if sold := w.customersSold(); deleted && (len(sold) != 1 || sold[0] != "") {
+			t.Errorf("deleted: Checkout Sessions were for %q; want one for a guest", sold)
+		}
+		for _, c := range w.stripe.Customers() {
+			if !c.Deleted {
+				t.Errorf("deleted %t: Customer %s is left; want none", deleted, c.ID)
+			}
+		}
+		if id := w.logs.lines(t)[0]["user_id"]; deleted && id != nil {
+			t.Errorf("user_id in the log = %v; want none for a guest", id)
+		}
+	}
+}
+
+// TestTooManyCookies: a session among cookies that are not read is not a guest.
+func TestTooManyCookies(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	got := w.checkout(buyOnce, "Cookie", "x="+strings.Repeat("x", 64<<10))
+	if want := "The cookies are larger than 64 KiB"; got.status != 431 || got.field("error") != want {
+		t.Errorf("create-checkout = %d %s; want 431 %q", got.status, got.body, want)
+	}
+}

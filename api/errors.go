@@ -40,6 +40,8 @@ var (
 	errMethod       = &answer{status: http.StatusMethodNotAllowed, text: "Method not allowed"}
 	errBodyTooLarge = &answer{status: http.StatusRequestEntityTooLarge, text: "The request body is larger than 64 KiB"}
 
+	errCookies = &answer{status: http.StatusRequestHeaderFieldsTooLarge, text: "The cookies are larger than 64 KiB"}
+
 	errEventTooLarge  = &answer{status: http.StatusRequestEntityTooLarge, text: "The event is larger than 1 MiB"}
 	errEventNotStored = &answer{status: http.StatusInternalServerError, text: "The event could not be stored. Please send it again."}
 
@@ -63,6 +65,7 @@ var sentinels = []struct {
 }{
 	{auth.ErrUnavailable, errSignInUnchecked},
 	{auth.ErrSignedOut, errNotSignedIn},
+	{auth.ErrCookiesTooLarge, errCookies},
 	{billing.ErrNoCustomer, errNoCustomer},
 	{billing.ErrSignature, errSignature},
 	{billing.ErrOtherMode, errSetUp},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -76,6 +77,16 @@ func (s *Sites) add(entry string) error {
 
 // Any reports whether no list was given, so that any return URL is accepted.
 func (s Sites) Any() bool { return len(s.exact) == 0 && len(s.wildcards) == 0 }
+
+// Secure reports whether there are sites, and all of them are reached over https.
+func (s Sites) Secure() bool {
+	for site := range s.exact {
+		if !strings.HasPrefix(site, "https:") {
+			return false
+		}
+	}
+	return !s.Any() && !slices.ContainsFunc(s.wildcards, func(w wildcard) bool { return w.scheme != "https" })
+}
 
 // AllowsOrigin reports whether the value of an Origin header is one of the sites.
 func (s Sites) AllowsOrigin(header string) bool {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"8space.app/stripe-sidecar/internal/auth"
 )
 
 // config is the environment. Its fields are exported for envconfig, and so that
@@ -33,6 +35,8 @@ type config struct {
 	SupabaseJWTSecret      secret  `envconfig:"SUPABASE_JWT_SECRET" desc:"the legacy HS256 secret, to verify such tokens locally"`
 	SupabaseCookieName     string  `envconfig:"SUPABASE_COOKIE_NAME" desc:"for sites that set cookieOptions.name; sb-<first label of SUPABASE_URL's host>-auth-token when unset"`
 
+	SupabaseCookieOptions string `envconfig:"SUPABASE_COOKIE_OPTIONS" desc:"for sites that set cookieOptions: domain=.example.com; secure; samesite=strict; httponly"`
+
 	SiteOrigins   sites `envconfig:"SITE_ORIGINS" desc:"the sites served: origins or https://*.example.com, comma-separated; required with a live key"`
 	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs that may be bought, comma-separated; any when unset"`
 
@@ -41,6 +45,7 @@ type config struct {
 	CheckoutTaxIDCollection bool   `envconfig:"CHECKOUT_TAX_ID_COLLECTION" default:"false" desc:"let businesses enter their tax ID"`
 	CheckoutTrialDays       uint16 `envconfig:"CHECKOUT_TRIAL_DAYS" default:"0" desc:"free days before a subscription is charged, up to 730"`
 	CheckoutOneSubscription bool   `envconfig:"CHECKOUT_ONE_SUBSCRIPTION" default:"false" desc:"a subscriber gets the billing portal instead of a second subscription"`
+	PortalRequireMFA        bool   `envconfig:"PORTAL_REQUIRE_MFA" default:"false" desc:"the portal wants the second factor of users who have one"`
 	PortalConfiguration     string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
 
 	CustomersTable          identifier `envconfig:"CUSTOMERS_TABLE" default:"customers" desc:"table of users and their Stripe Customers"`
@@ -181,6 +186,9 @@ func (c config) check(m mistakes) {
 	}
 	if !cookieName.MatchString(c.cookieName()) {
 		m.add("SUPABASE_COOKIE_NAME", "is not the name of a cookie: set it to the site's cookieOptions.name")
+	}
+	if _, err := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName()); err != nil {
+		m.add("SUPABASE_COOKIE_OPTIONS", err.Error())
 	}
 	if c.CheckoutTrialDays > 730 {
 		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")

@@ -53,7 +53,9 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	registry := prometheus.NewRegistry()
 	network := upstream.New(upstream.Config{Registry: registry, Transport: tracing.transport(upstream.Pool())})
 
-	authenticator, err := auth.New(authConfig(c, network))
+	users := authConfig(c, network)
+	users.Logger = logger
+	authenticator, err := auth.New(users)
 	if err != nil {
 		return err
 	}
@@ -82,8 +84,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
 		IdleTimeout:                  30 * time.Second,
-		MaxHeaderBytes:               80 << 10, // room for 64 KiB of cookies
-		DisableGeneralOptionsHandler: true,     // OPTIONS * is answered as any other path
+		MaxHeaderBytes:               256 << 10, // room for more cookies than are read, which is answered in JSON
+		DisableGeneralOptionsHandler: true,      // OPTIONS * is answered as any other path
 		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	listener, err := listen(c.Host, c.Port, "PORT")
@@ -144,7 +146,13 @@ func listen(host string, port uint16, variable string) (net.Listener, error) {
 }
 
 func authConfig(c config, network *upstream.Network) auth.Config {
+	cookie, _ := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName()) // checked with the rest
+	proxies := api.Proxies(c.TrustedProxies)
 	return auth.Config{
+		Cookie:     cookie,
+		RequireMFA: c.PortalRequireMFA,
+		Client:     proxies.Client,
+		Secure:     func(r *http.Request) bool { return c.SiteOrigins.Secure() || proxies.Secure(r) },
 		URL:        c.SupabaseURL.String(),
 		AnonKey:    c.SupabaseAnonKey.Secret,
 		JWTSecret:  c.SupabaseJWTSecret.Secret,

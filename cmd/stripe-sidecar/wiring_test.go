@@ -73,6 +73,47 @@ func (w *wired) deliver(t *testing.T, event string) string {
 
 func (w *wired) bearer() []string { return []string{"Authorization", "Bearer " + w.token} }
 
+// renewed buys with an expired session and returns the attributes of the cookie
+// that the new one comes in.
+func (w *wired) renewed(t *testing.T, headers ...string) string {
+	t.Helper()
+	r, err := http.NewRequest("POST", w.url+"/api/stripe/create-checkout", strings.NewReader(oneTime))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, attributes, _ := strings.Cut(resp.Header.Get("Set-Cookie"), "; Path=/")
+	return strings.Replace(attributes, "; Max-Age=34560000", "", 1)
+}
+
+// TestSecureCookies: a session that is renewed on a site of https goes back in a
+// cookie for https.
+func TestSecureCookies(t *testing.T) {
+	for name, test := range map[string]struct {
+		origins, proto string
+		want           bool
+	}{
+		"nothing known":          {"", "", false},
+		"told by the proxy":      {"", "https", true},
+		"a site of https":        {"https://a.example,https://*.b.example", "", true},
+		"one of several is http": {"https://a.example,http://localhost:3000", "", false},
+	} {
+		w := startWired(t, "SITE_ORIGINS", test.origins)
+		expired := w.supabase.SignInFor(w.userID, -time.Minute)
+		got := w.renewed(t, "Cookie", "sb-127-auth-token=base64-"+base64.RawURLEncoding.EncodeToString(expired.JSON), "X-Forwarded-Proto", test.proto)
+		if strings.Contains(got, "; Secure") != test.want {
+			t.Errorf("%s: Set-Cookie …%s; want Secure: %t", name, got, test.want)
+		}
+	}
+}
+
 // sold returns a parameter of the Checkout Session that was asked for last.
 func (w *wired) sold(parameter string) string {
 	return last(w.stripe.CallsTo("POST", "/v1/checkout/sessions")).Form.Get(parameter)
@@ -159,7 +200,7 @@ func TestWiring(t *testing.T) {
 		"SUPABASE_URL": {value: "elsewhere", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			return w.askedElsewhere()
-		}, without: "", with: "/auth/v1/.well-known/jwks.json"},
+		}, without: "", with: "/auth/v1/.well-known/jwks.json /auth/v1/user"},
 		"SUPABASE_ANON_KEY": {value: "sb_publishable_wired", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-portal", `{}`, w.bearer()...)
 			return last(w.supabase.Calls()).Header.Get("Apikey")
@@ -180,6 +221,21 @@ func TestWiring(t *testing.T) {
 			w.post(t, "create-checkout", oneTime, "Cookie", "my-auth="+w.cookie)
 			return strconv.FormatBool(w.sold("client_reference_id") != "")
 		}, without: "false", with: "true"},
+		"SUPABASE_COOKIE_OPTIONS": {value: "domain=.example.com; httponly", probe: func(t *testing.T, w *wired) string {
+			expired := w.supabase.SignInFor(w.userID, -time.Minute)
+			return w.renewed(t, "Cookie", "sb-127-auth-token=base64-"+base64.RawURLEncoding.EncodeToString(expired.JSON))
+		}, without: "; SameSite=Lax", with: "; Domain=example.com; HttpOnly; SameSite=Lax"},
+		"PORTAL_REQUIRE_MFA": {value: "true", probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			w.supabase.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/auth/v1/user" {
+					return false
+				}
+				fmt.Fprintf(rw, `{"id":%q,"factors":[{"status":"verified"}]}`, w.userID)
+				return true
+			})
+			return w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)[:3]
+		}, without: "200", with: "401"},
 		"SITE_ORIGINS":   {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
 		"ALLOWED_PRICES": {value: "price_other", probe: guest, without: "200", with: `400 {"error":"This price is not for sale"}` + "\n"},
 

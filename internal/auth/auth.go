@@ -7,10 +7,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/go-chi/httprate"
 
 	"8space.app/stripe-sidecar/internal/upstream"
 )
@@ -20,16 +26,23 @@ var (
 	// the same as being signed out: try again later.
 	ErrUnavailable = errors.New("sign-in could not be checked")
 	// ErrSignedOut says that Supabase Auth no longer accepts the session:
-	// signed out, revoked, banned or deleted; or that there is none.
+	// signed out, revoked, banned or deleted; or that there is none, or none that
+	// may do what was asked.
 	ErrSignedOut = errors.New("signed out")
+	// ErrCookiesTooLarge says that there are more cookies than are read, so that
+	// a session among them would be overlooked.
+	ErrCookiesTooLarge = errors.New("more than 64 KiB of cookies")
 )
 
 const (
 	// Sessions with less than this left are refreshed, as auth-js does
 	// (EXPIRY_MARGIN_MS).
 	refreshMargin = 90 * time.Second
-	// A token that is still good need not wait for a refresh that hangs.
-	refreshPatience = 3 * time.Second
+	// A token that is still good need not wait for a refresh that hangs, nor any
+	// token for a key set that does, since Supabase Auth can be asked.
+	patience = 3 * time.Second
+	// Supabase's own limit of refreshes is shared by all users of the site.
+	refreshesPerMinute = 30 // of one client
 )
 
 // Config says where the project is and how its users are recognised.
@@ -39,18 +52,25 @@ type Config struct {
 	JWTSecret  upstream.Secret // legacy HS256 secret, if there is one
 	CookieName string          // sb-<first label of the project's host>-auth-token unless the site chose another
 	Network    *upstream.Network
-	Timeout    time.Duration    // bound of calls that outlive a request (refresh, key set); 0: 15 s
-	Now        func() time.Time // nil: time.Now
+	Logger     *slog.Logger // nil: none
+	Cookie     http.Cookie  // the attributes of session cookies: see ParseCookieOptions
+	RequireMFA bool         // Confirm wants the second factor of users who have one
+	// Secure tells whether the site was reached over https; nil: it was not.
+	Secure func(*http.Request) bool
+	// Client tells who sends a request, and whether that is known; nil: it is not.
+	Client  func(*http.Request) (netip.Prefix, bool)
+	Timeout time.Duration    // bound of calls that outlive a request (refresh, key set); 0: 15 s
+	Now     func() time.Time // nil: time.Now
 }
 
 // Authenticator finds the users of requests. It is safe for concurrent use.
 type Authenticator struct {
-	cookieName string
-	secret     upstream.Secret
-	now        func() time.Time
-	service    *gotrueService
-	keys       keySet
-	refreshes  refreshes
+	config    Config
+	service   *gotrueService
+	keys      keySet
+	refreshes refreshes
+	limiter   *httprate.RateLimiter // of refreshes
+	warned    atomic.Int64          // Unix time of the last warning of the JWT secret
 }
 
 // New returns an Authenticator. It asks nobody and runs nothing in the
@@ -69,17 +89,25 @@ func New(c Config) (*Authenticator, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Secure == nil {
+		c.Secure = func(*http.Request) bool { return false }
+	}
+	if c.Client == nil {
+		c.Client = func(*http.Request) (netip.Prefix, bool) { return netip.Prefix{}, false }
+	}
 	service, err := newService(c)
 	if err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	return &Authenticator{
-		cookieName: c.CookieName,
-		secret:     c.JWTSecret,
-		now:        c.Now,
-		service:    service,
-		keys:       keySet{fetch: service.keySet, now: c.Now, timeout: c.Timeout},
-		refreshes:  refreshes{call: service.refresh, now: c.Now, timeout: c.Timeout},
+		config:    c,
+		service:   service,
+		keys:      keySet{fetch: service.keySet, now: c.Now, timeout: c.Timeout},
+		refreshes: refreshes{call: service.refresh, now: c.Now, timeout: c.Timeout},
+		limiter:   httprate.NewRateLimiter(refreshesPerMinute, time.Minute, httprate.WithResponseHeaders(httprate.ResponseHeaders{})),
 	}, nil
 }
 
@@ -96,7 +124,7 @@ type User struct {
 // CurrentUser and Confirm must have returned before the handler writes.
 func (a *Authenticator) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &visit{a: a, in: r.Header, out: w.Header()}
+		v := &visit{a: a, w: w, r: r}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
 	})
 }
@@ -132,25 +160,46 @@ func Confirm(ctx context.Context) error {
 		return ErrSignedOut
 	}
 	v, _ := visitOf(ctx)
-	v.confirm.Do(func() {
-		if !v.asked {
-			_, v.standing = v.ask(ctx, v.token)
-		}
-	})
+	v.confirm.Do(func() { v.standing = v.check(ctx) })
 	return v.standing
+}
+
+// check is Confirm, once.
+func (v *visit) check(ctx context.Context) error {
+	if v.token.clientID != "" {
+		return fmt.Errorf("%w: the token is for another application: billing is not shared with it", ErrSignedOut)
+	}
+	if v.vouched == nil {
+		if _, err := v.ask(ctx, v.token); err != nil {
+			return err
+		}
+	}
+	if v.a.config.RequireMFA && v.vouched.factor && v.token.assurance != "aal2" {
+		return fmt.Errorf("%w: without the second factor", ErrSignedOut)
+	}
+	return nil
+}
+
+// Forget takes the session of a user who no longer exists away from the browser.
+// Like CurrentUser it must have returned before the handler writes.
+func Forget(ctx context.Context) {
+	if v, err := visitOf(ctx); err == nil && v.cookies != nil {
+		v.cookies.clear(v.w.Header())
+	}
 }
 
 // visit is what is known of one request.
 type visit struct {
-	a       *Authenticator
-	in, out http.Header
+	a *Authenticator
+	w http.ResponseWriter // only its headers are written
+	r *http.Request
 
-	resolve sync.Once // guards the fields up to asked
+	resolve sync.Once // guards the fields up to vouched
 	user    *User
 	err     error
 	cookies *jar   // nil with a Bearer token
 	token   *token // behind user
-	asked   bool   // Supabase Auth vouched for token
+	vouched *known // what Supabase Auth said of the user; nil: it was not asked
 
 	confirm  sync.Once
 	standing error
@@ -168,10 +217,15 @@ func visitOf(ctx context.Context) (*visit, error) {
 
 // find decides who the user is.
 func (v *visit) find(ctx context.Context) (*User, error) {
-	if raw, ok := bearer(v.in); ok {
+	if raw, ok := bearer(v.r.Header); ok {
 		return v.accept(ctx, parseToken(raw))
 	}
-	v.cookies = readCookies(v.in, v.a.cookieName)
+	var err error
+	if v.cookies, err = readCookies(v.r.Header, v.a.config.CookieName); err != nil {
+		return nil, err
+	}
+	v.cookies.attributes = v.a.config.Cookie
+	v.cookies.attributes.Secure = v.cookies.attributes.Secure || v.a.config.Secure(v.r)
 	s, ok := v.cookies.session()
 	if !ok {
 		return nil, nil
@@ -182,32 +236,35 @@ func (v *visit) find(ctx context.Context) (*User, error) {
 	}
 	// auth-js goes by the session's expires_at, which GoTrue copies from exp.
 	// Of the two exp is the one that is signed, that every form of cookie has,
-	// and that decides whether a token still works. The signature is not looked
-	// at before: the key of a token that expired long ago may be gone, and
-	// nobody can refresh but with a refresh token that he holds.
-	left := t.expires.Sub(v.a.now())
+	// and that decides whether a token still works.
+	left := t.expires.Sub(v.a.config.Now())
 	if left >= refreshMargin || s.refresh == "" || len(s.refresh) > maxRefresh {
 		return v.accept(ctx, t)
+	}
+	// The key of a token that expired long ago may be gone, and nobody can refresh
+	// but with a refresh token that he holds; yet each try counts against the limit
+	// that all users of the site share.
+	if v.a.forged(t) {
+		return nil, nil
 	}
 	wait := ctx
 	if left > 0 {
 		var cancel context.CancelFunc
-		patience := refreshPatience
-		if deadline, ok := ctx.Deadline(); ok { // what comes after needs time too
-			patience = min(patience, time.Until(deadline)/2)
-		}
-		wait, cancel = context.WithTimeout(ctx, patience)
+		wait, cancel = patient(ctx)
 		defer cancel()
 	}
-	renewed, err := v.a.refreshes.do(wait, s.refresh)
+	client, known := v.a.config.Client(v.r)
+	renewed, err := v.a.refreshes.do(wait, s.refresh, func() bool {
+		return !known || !v.a.limiter.OnLimit(v.w, v.r, client.String())
+	})
 	switch {
 	case err == nil:
-		v.cookies.write(v.out, renewed.encode(s.bare))
+		v.cookies.write(v.w.Header(), renewed.encode(s.bare))
 		return v.accept(ctx, parseToken(renewed.access))
-	case v.a.now().Before(t.expires):
+	case v.a.config.Now().Before(t.expires):
 		return v.accept(ctx, t) // whatever went wrong, the token in hand is good
 	case errors.Is(err, errRefused):
-		v.cookies.clear(v.out)
+		v.cookies.clear(v.w.Header())
 		return nil, nil
 	default:
 		return nil, err
@@ -216,7 +273,7 @@ func (v *visit) find(ctx context.Context) (*User, error) {
 
 // accept returns the user of an access token, nil if it is plainly invalid.
 func (v *visit) accept(ctx context.Context, t *token) (*User, error) {
-	if t == nil || !v.a.now().Before(t.expires) {
+	if t == nil || !v.a.config.Now().Before(t.expires) {
 		return nil, nil
 	}
 	v.token = t
@@ -225,17 +282,39 @@ func (v *visit) accept(ctx context.Context, t *token) (*User, error) {
 	case err == nil:
 		return &User{ID: t.userID, Email: t.email}, nil
 	case errors.Is(err, errNoKey):
-		u, err := v.ask(ctx, t)
-		if errors.Is(err, ErrSignedOut) {
+		u, asked := v.ask(ctx, t)
+		if errors.Is(asked, ErrSignedOut) {
 			return nil, nil
 		}
-		v.asked = err == nil
-		return u, err
+		if asked != nil {
+			return nil, fmt.Errorf("%w, after %w", asked, err)
+		}
+		return u, nil
 	case errors.Is(err, ErrUnavailable):
 		return nil, err
 	default:
 		return nil, nil
 	}
+}
+
+// patient returns ctx with the time that a request gives to something it can do
+// without: what comes after needs time too.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	wait := patience
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	return context.WithTimeout(ctx, wait)
+}
+
+// guarded makes an error of a panic, which in a goroutine would end the process.
+func guarded[T any](f func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: panic: %v\n%s", ErrUnavailable, p, debug.Stack())
+		}
+	}()
+	return f()
 }
 
 // ask has Supabase Auth decide on a token.
@@ -244,10 +323,14 @@ func (v *visit) ask(ctx context.Context, t *token) (*User, error) {
 	// As auth-js: only this code says that the session is gone. The others
 	// (bad_jwt, user_banned, …) may pass, and the cookies with them.
 	if errors.Is(err, errSessionNotFound) && v.cookies != nil {
-		v.cookies.clear(v.out)
+		v.cookies.clear(v.w.Header())
 	}
-	if err == nil && u.ID != t.userID {
+	if err != nil {
+		return nil, err
+	}
+	if u.ID != t.userID {
 		return nil, fmt.Errorf("%w: the token is another user's", ErrSignedOut)
 	}
-	return u, err
+	v.vouched = u
+	return &u.User, nil
 }

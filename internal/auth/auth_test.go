@@ -117,6 +117,8 @@ func askCtx(ctx context.Context, a *auth.Authenticator, path string, headers ...
 			return "unavailable"
 		case errors.Is(err, auth.ErrSignedOut):
 			return "signed out"
+		case errors.Is(err, auth.ErrCookiesTooLarge):
+			return "too large"
 		case err != nil:
 			return "error"
 		}
@@ -343,8 +345,8 @@ func TestCredentials(t *testing.T) {
 		{"code verifier", []string{"Cookie", strings.Replace(cookie, cookieName, cookieName+"-code-verifier", 1)}, "guest"},
 		{"chunk of a code verifier", []string{"Cookie", strings.Replace(cookie, cookieName, cookieName+"-code-verifier.0", 1)}, "guest"},
 		{"expired, no refresh token", []string{"Cookie", "sb-access-token=" + expired.AccessToken}, "guest"},
-		{"too many cookies", []string{"Cookie", cookie + "; x=" + strings.Repeat("x", 64<<10)}, "guest"},
-		{"too many cookies in all", []string{"Cookie", cookie, "Cookie", "x=" + strings.Repeat("x", 63<<10)}, "guest"},
+		{"too many cookies", []string{"Cookie", cookie + "; x=" + strings.Repeat("x", 64<<10)}, "too large"},
+		{"too many cookies in all", []string{"Cookie", cookie, "Cookie", "x=" + strings.Repeat("x", 63<<10)}, "too large"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := ask(p.auth, "/", tc.headers...)

@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,17 +34,19 @@ type jar struct {
 	name   string
 	values map[string]string // as they came
 	names  []string          // of the session and its chunks, in the order they came
+
+	attributes http.Cookie // of those that are written: Domain, Secure, HttpOnly, SameSite
 }
 
 // readCookies reads the Cookie headers as the npm package cookie does, which
 // the site's pages use: net/http drops values that hold a quotation mark,
 // though some versions wrote such values. The first cookie of a name counts.
-func readCookies(h http.Header, name string) *jar {
+func readCookies(h http.Header, name string) (*jar, error) {
 	j := &jar{name: name, values: map[string]string{}}
 	size := 0
 	for _, line := range h["Cookie"] {
 		if size += len(line); size > maxCookies {
-			return &jar{name: name}
+			return nil, ErrCookiesTooLarge
 		}
 	}
 	for _, line := range h["Cookie"] {
@@ -59,7 +63,7 @@ func readCookies(h http.Header, name string) *jar {
 			}
 		}
 	}
-	return j
+	return j, nil
 }
 
 // owns reports whether the cookie is the session or a chunk of it. A
@@ -187,6 +191,40 @@ func (j *jar) write(out http.Header, sessionJSON []byte) {
 	j.put(out, set)
 }
 
+// ParseCookieOptions reads the attributes of the site's session cookies, as in
+// "domain=.example.com; secure; samesite=strict; httponly"; name is the cookies'.
+// What is left out is as @supabase/ssr has it.
+// https://supabase.com/docs/guides/auth/server-side/advanced-guide
+func ParseCookieOptions(options, name string) (c http.Cookie, err error) {
+	for option := range strings.SplitSeq(options, ";") {
+		key, value, _ := strings.Cut(strings.TrimSpace(option), "=")
+		switch key, value = strings.ToLower(key), strings.TrimSpace(value); {
+		case key == "" && value == "":
+		case key == "domain" && strings.Contains(value, "."):
+			c.Domain = value
+		case key == "secure" && value == "":
+			c.Secure = true
+		case key == "httponly" && value == "":
+			c.HttpOnly = true
+		case key == "samesite" && strings.EqualFold(value, "lax"):
+			c.SameSite = http.SameSiteLaxMode
+		case key == "samesite" && strings.EqualFold(value, "strict"):
+			c.SameSite = http.SameSiteStrictMode
+		case key == "samesite" && strings.EqualFold(value, "none"):
+			c.SameSite = http.SameSiteNoneMode
+		default:
+			return c, errors.New("has something other than domain=…, secure, httponly and samesite=lax, strict or none, with ; between them")
+		}
+	}
+	switch {
+	case c.SameSite == http.SameSiteNoneMode && !c.Secure:
+		return c, errors.New("has samesite=none without secure, which browsers refuse")
+	case c.Domain != "" && strings.HasPrefix(name, "__Host-"):
+		return c, errors.New("has a domain, which browsers refuse for a cookie whose name begins with __Host-")
+	}
+	return c, nil
+}
+
 // clear takes the session away from the browser.
 func (j *jar) clear(out http.Header) { j.put(out, nil) }
 
@@ -205,7 +243,11 @@ func (j *jar) put(out http.Header, set []http.Cookie) {
 		}
 	}
 	for _, c := range append(all, set...) {
-		c.Path, c.SameSite = "/", http.SameSiteLaxMode
+		c.Path, c.Domain, c.HttpOnly = "/", j.attributes.Domain, j.attributes.HttpOnly
+		c.SameSite = cmp.Or(j.attributes.SameSite, http.SameSiteLaxMode)
+		// Browsers refuse these names without it.
+		// https://www.rfc-editor.org/rfc/rfc6265bis#section-4.1.3
+		c.Secure = j.attributes.Secure || strings.HasPrefix(c.Name, "__Host-") || strings.HasPrefix(c.Name, "__Secure-")
 		out.Add("Set-Cookie", c.String())
 	}
 	out.Set("Cache-Control", "private, no-cache, no-store, must-revalidate, max-age=0")

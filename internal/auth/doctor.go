@@ -31,5 +31,5 @@ func (a *Authenticator) CheckKeySet(ctx context.Context) (detail string, local b
 	if len(keys) > 0 {
 		return fmt.Sprintf("%d published", len(keys)), true, nil
 	}
-	return "none published", a.secret.Reveal() != "", nil
+	return "none published", a.config.JWTSecret.Reveal() != "", nil
 }

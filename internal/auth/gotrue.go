@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/supabase-community/gotrue-go"
@@ -86,15 +87,24 @@ func (e exchange) code() string {
 	return ""
 }
 
+// known is what Supabase Auth says of a user.
+type known struct {
+	User
+	factor bool // there is a verified second factor
+}
+
 // user returns the user of an access token, or an error that wraps
 // ErrSignedOut (and errSessionNotFound) or ErrUnavailable.
-func (u *gotrueService) user(ctx context.Context, accessToken string) (*User, error) {
+func (u *gotrueService) user(ctx context.Context, accessToken string) (*known, error) {
 	e := u.exchange(ctx, "user")
 	_, err := u.client.WithToken(accessToken).WithClient(*e.Client()).GetUser()
 	switch code := e.code(); {
 	case e.Status == http.StatusOK:
 		// Not gotrue-go's reading, which fails on a field that we do not need.
-		var body struct{ ID, Email string }
+		var body struct {
+			ID, Email string
+			Factors   []struct{ Status string }
+		}
 		if json.Unmarshal(e.Body, &body) != nil {
 			return nil, e.unavailable(nil)
 		}
@@ -102,7 +112,8 @@ func (u *gotrueService) user(ctx context.Context, accessToken string) (*User, er
 		if err != nil {
 			return nil, e.unavailable(nil)
 		}
-		return &User{ID: id.String(), Email: body.Email}, nil
+		factor := slices.ContainsFunc(body.Factors, func(f struct{ Status string }) bool { return f.Status == "verified" })
+		return &known{User{ID: id.String(), Email: body.Email}, factor}, nil
 	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && code != "":
 		if code == errSessionNotFound.Error() {
 			return nil, fmt.Errorf("%w: %w", ErrSignedOut, errSessionNotFound)

@@ -26,7 +26,7 @@ var (
 	// to decide.
 	errNoKey = errors.New("no key for this token")
 	// errNoKeySet says that there is no key set to look into.
-	errNoKeySet = errors.New("no key set")
+	errNoKeySet = fmt.Errorf("%w: no key set", errNoKey)
 )
 
 // keySet holds the project's public keys.
@@ -41,12 +41,20 @@ type keySet struct {
 	fetched   time.Time     // start of the attempt that gave keys
 	attempted time.Time     // start of the last attempt
 	failure   error         // of the last attempt
+	failures  int           // in a row
 	flight    chan struct{} // closed at the end of the attempt under way; nil: none is
 }
 
 type publicKey struct {
 	kid, alg string
 	key      any
+}
+
+// known returns what find does, of the keys at hand.
+func (s *keySet) known(kid, alg string) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pick(kid, alg)
 }
 
 // find returns the key for a token; errNoKey; errInvalid if the token and its
@@ -62,14 +70,17 @@ func (s *keySet) find(ctx context.Context, kid, alg string) (any, error) {
 	s.mu.Unlock()
 
 	if missing && flight != nil {
+		wait, cancel := patient(ctx)
+		defer cancel()
 		select {
 		case <-flight:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: key set: %w", ErrUnavailable, context.Cause(ctx))
+		case <-wait.Done():
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("%w: key set: %w", ErrUnavailable, context.Cause(ctx))
+			}
+			return nil, fmt.Errorf("%w: it is long in coming", errNoKeySet)
 		}
-		s.mu.Lock()
-		key, err = s.pick(kid, alg)
-		s.mu.Unlock()
+		key, err = s.known(kid, alg)
 	}
 	return key, err
 }
@@ -77,7 +88,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string) (any, error) {
 // pick looks into the keys at hand. s.mu is held.
 func (s *keySet) pick(kid, alg string) (any, error) {
 	if s.fetched.IsZero() || s.now().Sub(s.fetched) >= keysLive {
-		return nil, fmt.Errorf("%w: %w: %w", ErrUnavailable, errNoKeySet, s.failure)
+		return nil, fmt.Errorf("%w: %w", errNoKeySet, s.failure)
 	}
 	var fit any
 	for _, k := range s.keys {
@@ -116,7 +127,11 @@ func (k publicKey) fits(alg string) bool {
 // start begins a fetch unless one is under way or the last began just now. The
 // fetch outlives ctx, because others may wait for it. s.mu is held.
 func (s *keySet) start(ctx context.Context, now time.Time) {
-	if s.flight != nil || !s.attempted.IsZero() && now.Sub(s.attempted) < keysPause {
+	pause := keysPause
+	if s.fetched.IsZero() && s.failures < 5 { // 1, 2, 4, 8 s: nobody can be verified here until it is there
+		pause = time.Second << max(0, s.failures-1)
+	}
+	if s.flight != nil || !s.attempted.IsZero() && now.Sub(s.attempted) < pause {
 		return
 	}
 	flight := make(chan struct{})
@@ -124,15 +139,18 @@ func (s *keySet) start(ctx context.Context, now time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	go func() {
 		defer cancel()
-		body, err := s.fetch(ctx)
-		var keys []publicKey
-		if err == nil {
-			keys, err = parseKeySet(body)
-		}
+		keys, err := guarded(func() ([]publicKey, error) {
+			body, err := s.fetch(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return parseKeySet(body)
+		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.failures++
 		if s.failure = err; err == nil {
-			s.keys, s.fetched = keys, now
+			s.keys, s.fetched, s.failures = keys, now, 0
 		}
 		s.flight = nil
 		close(flight)

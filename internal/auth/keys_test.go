@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 func TestKeyRotation(t *testing.T) {
@@ -74,9 +77,9 @@ func TestKeySetAges(t *testing.T) {
 			want  string
 			calls int
 		}{
-			{0, true, "unavailable", 1},
-			{9 * time.Second, false, "unavailable", 1}, // not yet again
-			{1 * time.Second, false, "", 2},
+			{0, true, "asked", 1},
+			{999 * time.Millisecond, false, "asked", 1}, // not yet again
+			{1 * time.Millisecond, false, "", 2},
 			{299 * time.Second, true, "", 2},
 			{1 * time.Second, true, "", 3},  // old: a fetch beside the request, which fails
 			{9 * time.Second, true, "", 3},  // not yet again
@@ -84,7 +87,7 @@ func TestKeySetAges(t *testing.T) {
 			{1 * time.Second, true, "", 4},
 			{9 * time.Minute, true, "", 5},
 			{58 * time.Second, true, "", 6},
-			{1 * time.Second, true, "unavailable", 6}, // too old
+			{1 * time.Second, true, "asked", 6}, // too old
 			{9 * time.Second, false, "", 7},
 			{time.Hour, false, "", 8},
 		} {
@@ -93,15 +96,13 @@ func TestKeySetAges(t *testing.T) {
 			if step.down {
 				p.fault(keysPath, 503, "")
 			}
-			want := step.want
-			if want == "" {
-				want = p.user.ID
-			}
+			before := p.calls()[0]
 			got := ask(p.auth, "/", token...)
 			synctest.Wait() // for a fetch beside the request
-			if calls := p.calls()[2]; got.who != want || calls != step.calls {
-				t.Errorf("%v: CurrentUser = %s (%v) after %d fetches; want %s after %d",
-					step, got.who, got.err, calls, want, step.calls)
+			asked := p.calls()[0] > before
+			if calls := p.calls()[2]; got.who != p.user.ID || asked != (step.want == "asked") || calls != step.calls {
+				t.Errorf("%v: CurrentUser = %s (%v), asked %t, after %d fetches; want %s after %d",
+					step, got.who, got.err, asked, calls, p.user.ID, step.calls)
 			}
 			if got := ask(p.auth, "/"); got.who != "guest" {
 				t.Errorf("%v: CurrentUser without a session = %s; want guest", step, got.who)
@@ -115,29 +116,29 @@ func TestKeySetFaults(t *testing.T) {
 		name   string
 		status int
 		body   string
-		want   string
 	}{
-		{"not found", 404, `{"keys":[]}`, "unavailable"},
-		{"server error", 500, "", "unavailable"},
-		{"redirect", 302, "", "unavailable"},
-		{"HTML", 200, "<html>", "unavailable"},
-		{"no keys", 200, `{"message":"hello"}`, "unavailable"},
-		{"a list", 200, `[]`, "unavailable"},
-		{"too long", 200, `{"keys":[]}` + strings.Repeat(" ", 8<<20), "unavailable"},
-		{"none", 200, `{"keys":[]}`, "asked"},
-		{"strange ones", 200, `{"keys":[{"kty":"XX"},{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`, "asked"},
+		{"not found", 404, `{"keys":[]}`},
+		{"server error", 500, ""},
+		{"redirect", 302, ""},
+		{"HTML", 200, "<html>"},
+		{"no keys", 200, `{"message":"hello"}`},
+		{"a list", 200, `[]`},
+		{"too long", 200, `{"keys":[]}` + strings.Repeat(" ", 8<<20)},
+		{"none", 200, `{"keys":[]}`},
+		{"strange ones", 200, `{"keys":[{"kty":"XX"},{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newProject(t, fakesupabase.Options{}, "")
 			session := p.SignIn(p.user.ID)
 			p.fault(keysPath, tc.status, tc.body)
-			want, asked := tc.want, 0
-			if want == "asked" {
-				want, asked = p.user.ID, 1
-			}
 			got := ask(p.auth, "/", bearer(session.AccessToken)...)
-			if got.who != want || p.calls()[0] != asked {
-				t.Errorf("CurrentUser = %s (%v), asked %d times; want %s, %d", got.who, got.err, p.calls()[0], want, asked)
+			if got.who != p.user.ID || p.calls()[0] != 1 {
+				t.Errorf("CurrentUser = %s (%v), asked %d times; want %s, once", got.who, got.err, p.calls()[0], p.user.ID)
+			}
+			p.Intercept(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true })
+			got = ask(p.auth, "/", bearer(session.AccessToken)...)
+			if got.who != "unavailable" {
+				t.Errorf("CurrentUser when Auth cannot be asked either = %s; want unavailable", got.who)
 			}
 			checkSecrets(t, got, session)
 		})
@@ -190,6 +191,48 @@ func TestOneFetchForAll(t *testing.T) {
 	})
 }
 
+// TestFirstFetches: while there is no key set, it is asked for soon again, and
+// less and less often.
+func TestFirstFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProject(t, fakesupabase.Options{}, "")
+		token := bearer(p.SignIn(p.user.ID).AccessToken)
+		p.fault(keysPath, 503, "")
+		var at []int
+		for second := range 40 {
+			before := p.calls()[2]
+			ask(p.auth, "/", token...)
+			if p.calls()[2] > before {
+				at = append(at, second)
+			}
+			p.clock.pass(time.Second)
+		}
+		if want := []int{0, 1, 3, 7, 15, 25, 35}; !slices.Equal(at, want) {
+			t.Errorf("the key set was asked for in the seconds %v; want %v", at, want)
+		}
+	})
+}
+
+// TestPanics: a panic beside a request is an answer, not the end of the process.
+func TestPanics(t *testing.T) {
+	p := newProject(t, fakesupabase.Options{}, "")
+	fresh, expired := p.SignIn(p.user.ID), p.SignInFor(p.user.ID, -time.Minute)
+	a := newAuth(t, auth.Config{URL: "http://127.0.0.1:54321", AnonKey: upstream.NewSecret("anon"), CookieName: cookieName, Now: p.clock.now,
+		Network: through(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/auth/v1/user" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			panic("on purpose")
+		})})})
+	for name, session := range map[string]fakesupabase.Session{"key set": fresh, "refresh": expired} {
+		got := ask(a, "/", "Cookie", ssr(session.JSON))
+		if got.who != "unavailable" || !strings.Contains(fmt.Sprint(got.err), "on purpose") {
+			t.Errorf("%s: CurrentUser = %s (%v); want unavailable because of the panic", name, got.who, got.err)
+		}
+	}
+}
+
 // TestFetchIsBounded has the key set hang.
 func TestFetchIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -197,7 +240,9 @@ func TestFetchIsBounded(t *testing.T) {
 		token := bearer(p.SignIn(p.user.ID).AccessToken)
 		p.Intercept(hang)
 		start := time.Now()
-		if got := ask(p.auth, "/", token...); got.who != "unavailable" {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if got := askCtx(ctx, p.auth, "/", token...); got.who != "unavailable" {
 			t.Errorf("CurrentUser = %s (%v); want unavailable", got.who, got.err)
 		}
 		if got, want := time.Since(start), 5*time.Second; got != want {

@@ -42,11 +42,11 @@ type refreshCall struct {
 
 // do returns the session that the refresh token gives, errRefused, or an error
 // that wraps ErrUnavailable. The call outlives ctx: others may wait for it, and
-// the old token is spent.
-func (f *refreshes) do(ctx context.Context, refreshToken string) (*renewed, error) {
-	c := f.join(ctx, refreshToken)
+// the old token is spent. may tells whether the client may begin one.
+func (f *refreshes) do(ctx context.Context, refreshToken string, may func() bool) (*renewed, error) {
+	c := f.join(ctx, refreshToken, may)
 	if c == nil {
-		return nil, fmt.Errorf("%w: refresh: too many at once", ErrUnavailable)
+		return nil, fmt.Errorf("%w: refresh: too many", ErrUnavailable)
 	}
 	select {
 	case <-c.done:
@@ -57,15 +57,15 @@ func (f *refreshes) do(ctx context.Context, refreshToken string) (*renewed, erro
 }
 
 // join returns the call for the refresh token, begun if there is none; nil when
-// too many are under way.
-func (f *refreshes) join(ctx context.Context, refreshToken string) *refreshCall {
+// too many are under way, or the client has begun too many.
+func (f *refreshes) join(ctx context.Context, refreshToken string, may func() bool) *refreshCall {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget()
 	if c := f.calls[refreshToken]; c != nil {
 		return c
 	}
-	if len(f.calls)-len(f.finished) >= maxRefreshing {
+	if len(f.calls)-len(f.finished) >= maxRefreshing || !may() {
 		return nil
 	}
 	if f.calls == nil {
@@ -76,13 +76,16 @@ func (f *refreshes) join(ctx context.Context, refreshToken string) *refreshCall 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.timeout)
 	go func() {
 		defer cancel()
-		body, err := f.call(ctx, refreshToken)
-		if err == nil {
-			c.session, err = parseRenewed(body, f.now())
-		}
+		session, err := guarded(func() (*renewed, error) {
+			body, err := f.call(ctx, refreshToken)
+			if err != nil {
+				return nil, err
+			}
+			return parseRenewed(body, f.now())
+		})
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		c.err, c.at = err, f.now()
+		c.session, c.err, c.at = session, err, f.now()
 		if err == nil || errors.Is(err, errRefused) {
 			f.finished = append(f.finished, c)
 			f.forget()

@@ -342,7 +342,7 @@ func TestRefreshHangs(t *testing.T) {
 }
 
 // TestRefreshedTokenIsVerified has the token endpoint answer a token that is
-// nobody's, and then one whose key cannot be fetched.
+// nobody's, and then one whose key cannot be fetched while Auth cannot be asked.
 func TestRefreshedTokenIsVerified(t *testing.T) {
 	p := newProject(t, fakesupabase.Options{}, "")
 	session := p.SignInFor(p.user.ID, -time.Minute)
@@ -354,7 +354,13 @@ func TestRefreshedTokenIsVerified(t *testing.T) {
 
 	p = newProject(t, fakesupabase.Options{}, "")
 	session = p.SignInFor(p.user.ID, -time.Minute)
-	p.fault(keysPath, 503, "")
+	p.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == tokenPath {
+			return false
+		}
+		w.WriteHeader(503)
+		return true
+	})
 	got := ask(p.auth, "/", "Cookie", ssr(session.JSON))
 	if got.who != "unavailable" || got.cleared() || got.setCookies() == nil {
 		t.Errorf("CurrentUser = %s (%v), Set-Cookie %q; want unavailable, and the new session, since the old one is spent",

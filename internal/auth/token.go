@@ -26,6 +26,8 @@ type token struct {
 	userID    string
 	email     string
 	expires   time.Time
+	clientID  string // of the application that the user let in by OAuth, "" for the site's own
+	assurance string // aal1 or aal2
 }
 
 // parser decodes segments only: its own parsing of the rest takes an exp that
@@ -51,6 +53,8 @@ func parseToken(raw string) *token {
 		Audience audience `json:"aud"`
 		Expires  float64  `json:"exp"`
 		Email    string   `json:"email"`
+		ClientID string   `json:"client_id"`
+		AAL      string   `json:"aal"`
 	}
 	sum, err := parser.DecodeSegment(signature)
 	if err != nil || !decodeSegment(head, &header) || !decodeSegment(body, &claims) || header.Critical != nil {
@@ -63,6 +67,7 @@ func parseToken(raw string) *token {
 	return &token{
 		raw: raw, alg: header.Algorithm, kid: header.KeyID, signed: raw[:len(head)+1+len(body)], signature: sum,
 		userID: strings.ToLower(claims.Subject), email: claims.Email, expires: time.Unix(int64(claims.Expires), 0),
+		clientID: claims.ClientID, assurance: claims.AAL,
 	}
 }
 
@@ -88,26 +93,47 @@ func (a *audience) UnmarshalJSON(b []byte) error {
 // or an error that wraps ErrUnavailable. The algorithms are listed here and
 // each has its own type of key, so that none passes for another.
 func (a *Authenticator) checkSignature(ctx context.Context, t *token) error {
-	var key any
 	switch t.alg {
 	case "HS256":
-		secret := a.secret.Reveal()
-		if secret == "" {
-			return errNoKey // a project with newer keys still accepts its legacy secret
+		secret := a.config.JWTSecret.Reveal()
+		switch {
+		case secret == "": // a project with newer keys still accepts its legacy secret
+		case t.signedWith([]byte(secret)):
+			return nil
+		default:
+			a.warnOfSecret()
 		}
-		key = []byte(secret)
+		return errNoKey
 	case "ES256", "RS256", "EdDSA":
-		var err error
-		if key, err = a.keys.find(ctx, t.kid, t.alg); err != nil {
-			return err
+		key, err := a.keys.find(ctx, t.kid, t.alg)
+		if err == nil && !t.signedWith(key) {
+			err = errInvalid
 		}
-	default:
-		return errInvalid
+		return err
 	}
-	if jwt.GetSigningMethod(t.alg).Verify(t.signed, t.signature, key) != nil {
-		return errInvalid
+	return errInvalid
+}
+
+func (t *token) signedWith(key any) bool {
+	return jwt.GetSigningMethod(t.alg).Verify(t.signed, t.signature, key) == nil
+}
+
+// forged tells whether a key at hand disproves the signature.
+func (a *Authenticator) forged(t *token) bool {
+	if t.kid == "" || t.alg == "HS256" {
+		return false
 	}
-	return nil
+	key, err := a.keys.known(t.kid, t.alg)
+	return errors.Is(err, errInvalid) || err == nil && !t.signedWith(key)
+}
+
+// warnOfSecret says, once an hour, that SUPABASE_JWT_SECRET may be an old one.
+// Anybody can send a token that does not fit.
+func (a *Authenticator) warnOfSecret() {
+	now, last := a.config.Now().Unix(), a.warned.Load()
+	if now-last >= 3600 && a.warned.CompareAndSwap(last, now) {
+		a.config.Logger.Warn("an HS256 token does not fit SUPABASE_JWT_SECRET, so Supabase Auth was asked: if users can sign in but each request asks, take the secret anew from the project's settings")
+	}
 }
 
 // bearer returns the token of the Authorization header and whether it has the

@@ -39,6 +39,12 @@ func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
 		return "", err
 	}
 	stands, err := b.store.Insert(ctx, u.ID, created)
+	var refused interface{ UserUnknown() bool }
+	if errors.As(err, &refused) && refused.UserUnknown() {
+		p := &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}}
+		_, deleting := b.stripe.Customers.Del(created, p)
+		return "", fmt.Errorf("%w: %w", ErrUserUnknown, errors.Join(err, stripeError("delete customer", deleting)))
+	}
 	if err == nil && stands == "" {
 		// A row without a Customer has come up since the look-up: a trigger on
 		// auth.users makes such rows in many projects.

@@ -17,6 +17,10 @@ var ErrNoCustomer = errors.New("no Stripe customer")
 // customers: whether the user has a Customer could not be found out.
 var ErrCustomersUnavailable = errors.New("customers unavailable")
 
+// ErrUserUnknown wraps a refusal to record a Customer for a user whom the
+// database does not know: deleted, perhaps.
+var ErrUserUnknown = fmt.Errorf("%w: the user is not in the database", ErrCustomersUnavailable)
+
 // ErrOtherMode says that a Customer, or what an Event is about, belongs to live
 // mode while the key is for test mode, or the reverse.
 var ErrOtherMode = errors.New("the Stripe key is for the other mode: test and live were mixed up")

@@ -234,6 +234,10 @@ type refusal struct {
 	Code   string // PostgreSQL's or PostgREST's, "" when something else answered
 }
 
+// UserUnknown tells whether a row was refused because its user is not in
+// auth.users (foreign_key_violation).
+func (e *refusal) UserUnknown() bool { return e.Code == "23503" }
+
 func (e *refusal) Error() string {
 	text := fmt.Sprintf("status %d", e.status)
 	if e.Code != "" {

@@ -118,6 +118,7 @@ func New(o Options) *Account {
 	s.addPortalConfiguration()
 
 	// The patterns are the paths of Stripe's schema.
+	s.handle("DELETE", "/v1/customers/{customer}", s.deleteCustomer)
 	s.handle("POST", "/v1/customers", s.createCustomer)
 	s.handle("GET", "/v1/customers/{customer}", s.retrieveCustomer)
 	s.handle("POST", "/v1/checkout/sessions", s.createCheckoutSession)

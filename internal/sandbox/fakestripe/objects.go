@@ -58,6 +58,15 @@ func (s *Account) DeleteCustomer(id string) {
 	s.remove(c)
 }
 
+func (s *Account) deleteCustomer(q *request) (any, *stripeError) {
+	c := s.customers.byID[q.PathValue("customer")]
+	if c == nil || c.Deleted {
+		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
+	}
+	s.remove(c)
+	return c.json(), nil
+}
+
 func (s *Account) remove(c *customer) {
 	for u := range s.subscriptions.all {
 		if u.Customer == c.ID && u.EndedAt.IsZero() {
