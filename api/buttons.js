@@ -27,9 +27,15 @@ class StripeButton extends HTMLElement {
     // The label stays the page's own child, so that a framework can change it.
     const root = this.attachShadow({ mode: 'open', delegatesFocus: true })
     root.adoptedStyleSheets = [style]
-    root.innerHTML = '<button type="button" part="button"><slot></slot></button><span part="error" role="alert"></span>'
-    this.#button = root.querySelector('button')
-    this.#error = root.querySelector('span')
+    // Not innerHTML, which pages with Trusted Types refuse.
+    this.#button = document.createElement('button')
+    this.#button.type = 'button'
+    this.#button.append(document.createElement('slot'))
+    this.#error = document.createElement('span')
+    this.#error.role = 'alert'
+    this.#button.part = 'button'
+    this.#error.part = 'error'
+    root.append(this.#button, this.#error)
     this.#button.addEventListener('click', () => this.#go())
   }
 
@@ -59,6 +65,8 @@ class StripeButton extends HTMLElement {
     this.#error.textContent = ''
     try {
       const url = await this.#ask()
+      // A javascript: URL would run in the page.
+      if (!/^https?:/i.test(new URL(url, document.baseURI).href)) throw new Error('This is not a page to go to.')
       location.assign(url)
       if (url.split('#')[0] === location.href.split('#')[0]) this.#busy = false // nothing was left
     } catch (error) {

@@ -710,3 +710,76 @@ func TestTooManyCookies(t *testing.T) {
 		t.Errorf("create-checkout = %d %s; want 431 %q", got.status, got.body, want)
 	}
 }
+
+// TestDeletedAgainAndAgain: each Customer that was deleted within a day is given
+// again by its idempotency key; the chain is followed until one lives.
+func TestDeletedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	u, session := w.signUp("ada@example.com")
+	w.checkout(buyOnce, session...)
+	first := w.stripe.Customers()[0].ID
+	for n := range 6 {
+		all := w.stripe.Customers()
+		w.stripe.DeleteCustomer(all[len(all)-1].ID)
+		// As a backup that was restored has it: the chain begins with the first.
+		r := httptest.NewRequest("PATCH", tablePath+"?id=eq."+u.ID, strings.NewReader(`{"stripe_customer_id":"`+first+`"}`))
+		r.Header.Set("apikey", fakesupabase.ServiceRoleKey)
+		r.Header.Set("Authorization", "Bearer "+fakesupabase.ServiceRoleKey)
+		w.supabase.ServeHTTP(httptest.NewRecorder(), r)
+		if got := w.supabase.Rows("customers")[0]["stripe_customer_id"]; got != first {
+			t.Fatalf("row = %v; want %s", got, first)
+		}
+		got := w.checkout(buyOnce, session...)
+		all = w.stripe.Customers()
+		if got.status != 200 || len(all) != n+2 || all[n+1].Deleted || w.supabase.Rows("customers")[0]["stripe_customer_id"] != all[n+1].ID {
+			t.Errorf("create-checkout after %d deletions = %d %s, Customers %+v; want 200 and a new one recorded", n+1, got.status, got.body, all)
+		}
+	}
+}
+
+// TestOtherMode: a Customer that Stripe knows in the other mode is not replaced.
+func TestOtherMode(t *testing.T) {
+	t.Parallel()
+	for _, message := range []string{
+		"No such customer: 'cus_live'; a similar object exists in live mode, but a test mode key was used to make this request.",
+		"No such customer: 'cus_live'; a similar object exists in test mode, but a live mode key was used to make this request.",
+	} {
+		w := start(t)
+		u, session := w.signUp("ada@example.com")
+		w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_live"})
+		w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+			stripeSays(400, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"customer","message":"`+message+`"}}`)(rw, r)
+			return true
+		})
+		for _, got := range []answer{w.checkout(buyOnce, session...), w.portal(openPortal, session...)} {
+			if want := "Billing is not set up correctly. Please contact the site."; got.status != 500 || got.field("error") != want {
+				t.Errorf("answer = %d %s; want 500 %q", got.status, got.body, want)
+			}
+		}
+		for _, line := range w.logs.lines(t) {
+			if err, _ := line["err"].(string); line["level"] != "ERROR" || !strings.Contains(err, "test and live were mixed up") && !strings.Contains(err, "similar object exists") {
+				t.Errorf("log = %v; want an error that names the mistake", line)
+			}
+		}
+		if rows := w.supabase.Rows("customers"); len(rows) != 1 || rows[0]["stripe_customer_id"] != "cus_live" {
+			t.Errorf("customers = %v; want the row untouched", rows)
+		}
+		if created := w.stripe.CallsTo("POST", customersPath); len(created) != 0 {
+			t.Errorf("Customers created = %d; want none", len(created))
+		}
+	}
+}
+
+// TestProxyThatDoesNotTell: one warning, however many requests.
+func TestProxyThatDoesNotTell(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(s *settings) { s.api.RatePerMinute = 60 })
+	for range 3 {
+		w.checkout(buyOnce)
+		w.checkout(buyOnce, "X-Forwarded-For", "203.0.113.1")
+	}
+	if n := strings.Count(w.logs.String(), "sends no X-Forwarded-For"); n != 1 {
+		t.Errorf("warnings = %d; want 1\n%s", n, w.logs)
+	}
+}

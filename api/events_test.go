@@ -158,6 +158,9 @@ func TestPurchaseEvents(t *testing.T) {
 	s.stripe.Refund(paymentIntent(id), 19000)
 	check("refunded", id, row(u.ID, customerID, "complete paid price_lifetime 19900 19900 false"))
 
+	s.stripe.FailRefund(paymentIntent(id), 19000)
+	check("refund failed", id, row(u.ID, customerID, "complete paid price_lifetime 19900 900 false"))
+
 	id = buy(session...)
 	s.stripe.PayCheckout(id)
 	check("paid again", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 false"))

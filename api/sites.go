@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // Sites are the origins that the service serves. One list decides three things:
@@ -64,11 +66,12 @@ func (s *Sites) add(entry string) error {
 		return errors.New("must be written as browsers send it, with xn-- for letters beyond ASCII")
 	case !isWildcard:
 		s.exact[o.String()] = true
-	case !strings.Contains(o.host, "."):
-		return errors.New("takes in a whole top-level domain: name the domain, https://*.example.com say")
 	default:
 		if _, err := netip.ParseAddr(strings.Trim(o.host, "[]")); err == nil {
 			return errors.New("is a wildcard over an IP address, which has no subdomains")
+		}
+		if suffix, _ := publicsuffix.PublicSuffix(o.host); suffix == o.host {
+			return errors.New("takes in domains that belong to anybody, as below com or vercel.app: name the domain, https://*.example.com say")
 		}
 		s.wildcards = append(s.wildcards, wildcard{o.scheme, "." + o.host, o.port})
 	}

@@ -261,7 +261,10 @@ func TestBrowser(t *testing.T) {
 		w := b.tab(t)
 		w.do(chromedp.Click(css(`button-account`)), chromedp.WaitVisible(css(`#email:focus`)))
 		w.is("page", `location.hash`, "#email")
-		w.do(chromedp.RemoveAttribute(css(`button-account`), "signin-url"), chromedp.Click(css(`button-account`)))
+		w.do(chromedp.SetAttributeValue(css(`button-account`), "signin-url", "javascript:document.title='ran'"), chromedp.Click(css(`button-account`)))
+		w.alerts(`button-account`, "This is not a page to go to.")
+		w.do(chromedp.RemoveAttribute(css(`button-account`), "signin-url"), // by script, for the text is in the middle now
+			chromedp.Evaluate[chromedp.Void](`document.querySelector('button-account').shadowRoot.querySelector('button').click()`))
 		w.alerts(`button-account`, "Not signed in")
 	})
 

@@ -43,7 +43,7 @@ func newSite(serviceAddr, supabaseURL string) http.Handler {
 	mux.Handle("/readyz", service)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:; connect-src 'self' "+supabaseURL)
+		w.Header().Set("Content-Security-Policy", "require-trusted-types-for 'script'; default-src 'self'; img-src data:; connect-src 'self' "+supabaseURL)
 		_, _ = w.Write(page.Bytes())
 	})
 	mux.Handle("/", http.FileServerFS(files))

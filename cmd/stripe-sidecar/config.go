@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/kelseyhightower/envconfig"
 
 	"8space.app/stripe-sidecar/internal/auth"
@@ -166,12 +167,21 @@ func (c config) check(m mistakes) {
 	if c.live() && c.SiteOrigins.Any() && len(m["SITE_ORIGINS"]) == 0 {
 		m.add("SITE_ORIGINS", "is not set, but the key is a live one, and buyers could be sent to any site: name yours, https://example.com say")
 	}
+	if c.live() && !c.SiteOrigins.Any() && !c.SiteOrigins.Secure() {
+		m.add("SITE_ORIGINS", "has a site of http, but the key is a live one, and sessions and buyers would cross the network in the open: https://example.com say")
+	}
+	if u := c.SupabaseURL; u.Scheme == "http" && !u.private() {
+		m.add("SUPABASE_URL", "is http to a host elsewhere, and keys and sessions would cross the network in the open: use https")
+	}
 	if host := c.SupabaseURL.Hostname(); host == "supabase.com" || host == "app.supabase.com" {
 		m.add("SUPABASE_URL", "is the dashboard's address: use the project's own, https://<ref>.supabase.co")
 	}
 	for i, price := range c.AllowedPrices {
-		if strings.HasPrefix(price, "prod_") {
+		switch {
+		case strings.HasPrefix(price, "prod_"):
 			m.add("ALLOWED_PRICES", fmt.Sprintf("entry %d is a product: list its prices, price_…", i+1))
+		case !priceOrLookupKey.MatchString(price) || otherObject.MatchString(price):
+			m.add("ALLOWED_PRICES", fmt.Sprintf("entry %d is neither a price, price_…, nor a lookup key", i+1))
 		}
 	}
 	switch role := supabaseRole(c.SupabaseAnonKey); role {
@@ -183,6 +193,16 @@ func (c config) check(m mistakes) {
 	case "", "service_role":
 	default:
 		m.add("SUPABASE_SERVICE_ROLE_KEY", "is a key of the role "+role+", which cannot read the customers table: use the service role key, or sb_secret_…")
+	}
+	if secret := c.SupabaseJWTSecret.Reveal(); secret != "" {
+		_, err := jwt.Parse(c.SupabaseAnonKey.Reveal(), func(*jwt.Token) (any, error) { return []byte(secret), nil },
+			jwt.WithValidMethods([]string{"HS256"}), jwt.WithoutClaimsValidation())
+		switch {
+		case len(secret) < 32:
+			m.add("SUPABASE_JWT_SECRET", "has fewer than 32 characters, which no project's has: take it from the project's settings, JWT keys")
+		case errors.Is(err, jwt.ErrTokenSignatureInvalid) && strings.Count(c.SupabaseAnonKey.Reveal(), ".") == 2:
+			m.add("SUPABASE_JWT_SECRET", "did not sign SUPABASE_ANON_KEY: one of the two is another project's, or an old one")
+		}
 	}
 	if !cookieName.MatchString(c.cookieName()) {
 		m.add("SUPABASE_COOKIE_NAME", "is not the name of a cookie: set it to the site's cookieOptions.name")
@@ -205,6 +225,9 @@ func (c config) check(m mistakes) {
 			m.add(name, "must be longer than 0")
 		}
 	}
+	if c.UpstreamTimeout > time.Minute {
+		m.add("UPSTREAM_TIMEOUT", "is over 60s, longer than any caller waits")
+	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		m.add("LOG_FORMAT", "is neither json nor text")
 	}
@@ -215,6 +238,9 @@ func (c config) warnings() []string {
 	var w []string
 	if c.SiteOrigins.Any() {
 		w = append(w, "SITE_ORIGINS is not set: buyers may be sent to any site, and no other site's pages can call this service")
+	}
+	if c.live() && len(c.AllowedPrices) == 0 {
+		w = append(w, "ALLOWED_PRICES is not set: every active price of the account can be bought, old ones and private offers too")
 	}
 	if len(c.StripeWebhookSecret) == 0 {
 		w = append(w, "STRIPE_WEBHOOK_SECRET is not set: what is bought is not written to the site's database")

@@ -164,6 +164,20 @@ func TestWrongConfiguration(t *testing.T) {
 		{"dashboard and product", valid("SUPABASE_URL", "https://supabase.com/dashboard/project/abc", "ALLOWED_PRICES", "price_1,prod_1"),
 			[]string{"SUPABASE_URL is the dashboard's", "ALLOWED_PRICES entry 2 is a product"}},
 		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
+		{"http to a host elsewhere", valid("SUPABASE_URL", "http://abc.supabase.co"), []string{"SUPABASE_URL is http to a host elsewhere"}},
+		{"anybody's domains", valid("SITE_ORIGINS", "https://*.vercel.app,https://*.co.uk,https://*.com,https://*.a.vercel.app"),
+			[]string{"SITE_ORIGINS entry 1 takes in domains", "SITE_ORIGINS entry 2 takes in domains", "SITE_ORIGINS entry 3 takes in domains"}},
+		{"everybody's X-Forwarded-For", valid("TRUSTED_PROXIES", "10.0.0.0/8,0.0.0.0/0"), []string{"TRUSTED_PROXIES entry 2 is every address"}},
+		{"everybody's, IPv6", valid("TRUSTED_PROXIES", "::/0"), []string{"TRUSTED_PROXIES entry 1 is every address"}},
+		{"live key and a site of http", valid("STRIPE_SECRET_KEY", "sk_live_1", "SITE_ORIGINS", "https://a.example,http://b.example"), []string{"SITE_ORIGINS has a site of http"}},
+		{"prefix alone", valid("STRIPE_WEBHOOK_SECRET", "whsec_"), []string{"STRIPE_WEBHOOK_SECRET is not a signing secret"}},
+		{"short JWT secret", valid("SUPABASE_JWT_SECRET", "secret"), []string{"SUPABASE_JWT_SECRET has fewer than 32"}},
+		{"another project's JWT secret", valid("SUPABASE_ANON_KEY", anon, "SUPABASE_JWT_SECRET", "another-secret-of-32-characters-"), []string{"SUPABASE_JWT_SECRET did not sign SUPABASE_ANON_KEY"}},
+		{"not for sale", valid("ALLOWED_PRICES", "price_1,pro-monthly,sub_1,a b,whsec_1"),
+			[]string{"ALLOWED_PRICES entry 3 is neither", "ALLOWED_PRICES entry 4 is neither", "ALLOWED_PRICES entry 5 is neither"}},
+		{"patience", valid("UPSTREAM_TIMEOUT", "61s"), []string{"UPSTREAM_TIMEOUT is over 60s"}},
+		{"cookie options", valid("SUPABASE_COOKIE_OPTIONS", "samesite=none"), []string{"SUPABASE_COOKIE_OPTIONS has samesite=none without secure"}},
+		{"one port for both", valid("PORT", "8080", "ADMIN_PORT", "8080"), []string{"ADMIN_PORT is the same as PORT"}},
 		{"no cookie name", valid("SUPABASE_COOKIE_NAME", "a b"), []string{"SUPABASE_COOKIE_NAME is not the name of a cookie"}},
 	}
 	for _, test := range tests {
@@ -192,6 +206,30 @@ func TestWrongConfiguration(t *testing.T) {
 	}
 }
 
+// TestConfigurationsTaken: what is near to a mistake and none.
+func TestConfigurationsTaken(t *testing.T) {
+	anon, _ := fakesupabase.LegacyKeys("a-legacy-secret-of-32-characters")
+	for name, test := range map[string]struct {
+		env      map[string]string
+		warnings string // what they hold, "" for no matter
+	}{
+		"http on this machine":          {valid("SUPABASE_URL", "http://127.0.0.1:54321"), ""},
+		"http to a private address":     {valid("SUPABASE_URL", "http://10.1.2.3:8000"), ""},
+		"http to a container":           {valid("SUPABASE_URL", "http://kong:8000"), ""},
+		"a wildcard below a site's own": {valid("SITE_ORIGINS", "https://*.team.vercel.app"), ""},
+		"the secret of the anon key":    {valid("SUPABASE_ANON_KEY", anon, "SUPABASE_JWT_SECRET", "a-legacy-secret-of-32-characters"), ""},
+		"a new anon key and a secret":   {valid("SUPABASE_JWT_SECRET", "a-legacy-secret-of-32-characters"), ""},
+		"prices and lookup keys":        {valid("ALLOWED_PRICES", "price_1, pro-monthly, gold"), ""},
+		"a live key for any price":      {valid("STRIPE_SECRET_KEY", "sk_live_1", "SITE_ORIGINS", "https://a.example"), "ALLOWED_PRICES is not set"},
+	} {
+		setenv(t, test.env)
+		c, err := loadConfig()
+		if got := strings.Join(c.warnings(), "\n"); err != nil || !strings.Contains(got, test.warnings) {
+			t.Errorf("%s: loadConfig = %v, warnings %q; want none, and %q", name, err, got, test.warnings)
+		}
+	}
+}
+
 func TestCookieName(t *testing.T) {
 	for url, want := range map[string]string{
 		"https://abc.supabase.co":       "sb-abc-auth-token",
@@ -216,13 +254,13 @@ func TestCookieName(t *testing.T) {
 // its libraries use, on the configuration as a whole and on what is made of it.
 func TestSecretsCannotBePrinted(t *testing.T) {
 	secrets := valid("STRIPE_SECRET_KEY", "sk_test_HIDE1", "SUPABASE_ANON_KEY", "sb_publishable_HIDE2",
-		"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_HIDE3", "SUPABASE_JWT_SECRET", "HIDE4", "STRIPE_WEBHOOK_SECRET", "whsec_HIDE5, whsec_HIDE6")
+		"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_HIDE3", "SUPABASE_JWT_SECRET", "HIDE4"+strings.Repeat("4", 32), "STRIPE_WEBHOOK_SECRET", "whsec_HIDE5, whsec_HIDE6")
 	setenv(t, secrets)
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.StripeSecretKey.Reveal() != "sk_test_HIDE1" || c.SupabaseJWTSecret.Reveal() != "HIDE4" || len(c.StripeWebhookSecret) != 2 {
+	if c.StripeSecretKey.Reveal() != "sk_test_HIDE1" || !strings.HasPrefix(c.SupabaseJWTSecret.Reveal(), "HIDE4") || len(c.StripeWebhookSecret) != 2 {
 		t.Fatalf("loadConfig lost the secrets; want them to be there to hide")
 	}
 	var out bytes.Buffer

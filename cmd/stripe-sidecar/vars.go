@@ -43,7 +43,7 @@ func (s *secrets) Decode(value string) error {
 		if err := one.Decode(entry); err != nil {
 			return err
 		}
-		if !strings.HasPrefix(entry, "whsec_") {
+		if !strings.HasPrefix(entry, "whsec_") || entry == "whsec_" {
 			return errors.New("is not a signing secret: one begins with whsec_ and stands beside the endpoint in the dashboard")
 		}
 		*s = append(*s, one)
@@ -74,6 +74,17 @@ func (b *baseURL) Decode(value string) error {
 	}
 	b.URL = *u
 	return nil
+}
+
+// private reports whether the host is on this machine or in a private network,
+// where http will do: names without a dot are those of containers.
+func (b baseURL) private() bool {
+	host := strings.ToLower(b.Hostname())
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.IsLoopback() || ip.IsPrivate()
+	}
+	return !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") ||
+		strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal")
 }
 
 // list is a comma-separated list.
@@ -111,6 +122,9 @@ func (p *prefixes) Decode(value string) error {
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
+		if prefix.Bits() == 0 {
+			return fmt.Errorf("entry %d is every address there is, so that any caller could invent theirs: name the proxies", i+1)
+		}
 		*p = append(*p, prefix.Masked())
 	}
 	return nil
@@ -132,6 +146,13 @@ func (i *identifier) Decode(value string) error {
 
 // cookieName is a cookie's name: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
 var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+// priceOrLookupKey is the ID of a Price, or a lookup key as people write them; not
+// the ID of another object, nor a key.
+// https://docs.stripe.com/api/prices/object#price_object-lookup_key
+var priceOrLookupKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$`)
+
+var otherObject = regexp.MustCompile(`^(prod|cus|sub|si|in|pi|ch|bpc|whsec|sk|rk|pk|sb)_`)
 
 // supabaseRole returns the role that a Supabase key was made for, "" when the
 // key does not tell. https://supabase.com/docs/guides/api/api-keys

@@ -101,6 +101,20 @@ func (s *Account) Refund(paymentIntent string, amount int64) {
 	s.emit("charge.refunded", s.chargeJSON(p))
 }
 
+// FailRefund has the bank send a refund back, as when the buyer's account was
+// closed. It panics if as much was not refunded.
+func (s *Account) FailRefund(paymentIntent string, amount int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.mustCharge(paymentIntent)
+	if amount <= 0 || amount > p.refunded {
+		panic(fmt.Sprintf("fakestripe: no refund of %d to fail, %d are refunded", amount, p.refunded))
+	}
+	p.refunded -= amount
+	s.emit("refund.failed", object{"id": newID("re_", 14), "object": "refund", "amount": amount, "currency": "usd",
+		"charge": p.charge, "payment_intent": p.intent, "status": "failed", "metadata": object{}})
+}
+
 // Dispute has the buyer dispute a PaymentIntent and returns the dispute's ID. It
 // panics if the payment has not succeeded.
 func (s *Account) Dispute(paymentIntent string) string {
