@@ -249,3 +249,33 @@ func TestLog(t *testing.T) {
 		t.Errorf("stripe_request_id = %q; want the one Stripe answered with", id)
 	}
 }
+
+// panicking is a way out on which the calls to one path panic.
+type panicking struct {
+	http.RoundTripper
+	path string
+}
+
+func (p panicking) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path == p.path {
+		panic("on purpose")
+	}
+	return p.RoundTripper.RoundTrip(r)
+}
+
+// TestPanicBesideARequest: the portal asks two at once, each in a goroutine of
+// its own, where a panic would end the process.
+func TestPanicBesideARequest(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/auth/v1/user", tablePath} {
+		w := start(t, func(s *settings) { s.transport = panicking{s.transport, path} })
+		_, session := w.signUp("ada@example.com")
+		got := w.portal(openPortal, session...)
+		if want := "Something went wrong. Please try again."; got.status != 500 || got.field("error") != want {
+			t.Errorf("create-portal with a panic at %s = %d %s; want 500 %q", path, got.status, got.body, want)
+		}
+		if !strings.Contains(w.logs.String(), "panic: on purpose") {
+			t.Errorf("log = %s; want the panic in it", w.logs)
+		}
+	}
+}
