@@ -159,6 +159,9 @@ func TestOpenAPI(t *testing.T) {
 		send("POST", checkout, body)
 	}
 	send("POST", checkout, strings.Repeat(" ", 65<<10))
+	for path, body := range map[string]string{checkout: buyPro, portal: openPortal} {
+		send("POST", path, body, "Cookie", "x="+strings.Repeat("x", 64<<10))
+	}
 	send("POST", checkout, buyPro, "Origin", "https://evil.example")
 
 	send("POST", portal, openPortal, session...)
