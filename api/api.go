@@ -7,7 +7,6 @@ import (
 	_ "embed"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -150,11 +149,7 @@ type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unrea
 // bounds the time of the work.
 func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client, known := s.TrustedProxies.Client(r)
-		if !known {
-			client = netip.Prefix{}
-		}
-		raw, unread := in.read(w, r, client)
+		raw, unread := in.read(w, r, s.TrustedProxies.Client(r))
 		if unread == errOverloaded {
 			fail(w, r, unread)
 			return

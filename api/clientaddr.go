@@ -31,10 +31,14 @@ func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
 	return addr, known
 }
 
-// Client returns what counts as one client of a request: see ClientAddr.
-func (p Proxies) Client(r *http.Request) (client netip.Prefix, known bool) {
+// Client returns what counts as one client of a request: see ClientAddr. It is
+// the zero Prefix when the address is not known.
+func (p Proxies) Client(r *http.Request) netip.Prefix {
 	addr, known := p.ClientAddr(r)
-	return Network(addr), known
+	if !known {
+		return netip.Prefix{}
+	}
+	return Network(addr)
 }
 
 // Secure tells whether a trusted proxy says that it was asked over https.

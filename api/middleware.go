@@ -23,12 +23,12 @@ func (s *service) limited(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		addr, known := s.TrustedProxies.ClientAddr(r)
-		if !known {
+		client := s.TrustedProxies.Client(r)
+		if !client.IsValid() {
 			s.untold.Do(func() {
-				s.Logger.Warn("a trusted proxy sends no X-Forwarded-For: its callers are not rate-limited, and guests' Idempotency-Keys are ignored", "proxy", addr.String())
+				s.Logger.Warn("a trusted proxy sends no X-Forwarded-For: its callers are not rate-limited, and guests' Idempotency-Keys are ignored", "proxy", r.RemoteAddr)
 			})
-		} else if s.limiter.OnLimit(w, r, Network(addr).String()) {
+		} else if s.limiter.OnLimit(w, r, client.String()) {
 			s.metrics.rateLimited.Inc()
 			fail(w, r, errRateLimited)
 			return

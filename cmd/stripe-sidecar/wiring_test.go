@@ -40,8 +40,8 @@ const (
 	recurring   = `{"priceId":"price_pro_monthly","mode":"subscription","successUrl":"https://a.example","cancelUrl":"https://a.example"}`
 )
 
-// post sends a body to an endpoint and returns "status error".
-func (w *wired) post(t *testing.T, path, body string, headers ...string) string {
+// send sends a body to an endpoint.
+func (w *wired) send(t *testing.T, path, body string, headers ...string) (status int, answer string, header http.Header) {
 	t.Helper()
 	r, err := http.NewRequest("POST", w.url+"/api/stripe/"+path, strings.NewReader(body))
 	if err != nil {
@@ -55,14 +55,21 @@ func (w *wired) post(t *testing.T, path, body string, headers ...string) string 
 		t.Fatalf("POST %s = %v; want an answer", path, err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode == http.StatusOK {
+	return resp.StatusCode, string(text), resp.Header
+}
+
+// post sends a body to an endpoint and returns "status error".
+func (w *wired) post(t *testing.T, path, body string, headers ...string) string {
+	t.Helper()
+	status, answer, _ := w.send(t, path, body, headers...)
+	if status == http.StatusOK {
 		return "200"
 	}
-	return fmt.Sprintf("%d %s", resp.StatusCode, answer)
+	return fmt.Sprintf("%d %s", status, answer)
 }
 
 // deliver sends an Event as Stripe does and returns the status.
@@ -77,19 +84,8 @@ func (w *wired) bearer() []string { return []string{"Authorization", "Bearer " +
 // that the new one comes in.
 func (w *wired) renewed(t *testing.T, headers ...string) string {
 	t.Helper()
-	r, err := http.NewRequest("POST", w.url+"/api/stripe/create-checkout", strings.NewReader(oneTime))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	_, attributes, _ := strings.Cut(resp.Header.Get("Set-Cookie"), "; Path=/")
+	_, _, header := w.send(t, "create-checkout", oneTime, headers...)
+	_, attributes, _ := strings.Cut(header.Get("Set-Cookie"), "; Path=/")
 	return strings.Replace(attributes, "; Max-Age=34560000", "", 1)
 }
 

@@ -57,8 +57,9 @@ type Config struct {
 	RequireMFA bool         // Confirm wants the second factor of users who have one
 	// Secure tells whether the site was reached over https; nil: it was not.
 	Secure func(*http.Request) bool
-	// Client tells who sends a request, and whether that is known; nil: it is not.
-	Client  func(*http.Request) (netip.Prefix, bool)
+	// Client tells who sends a request, the zero Prefix if that is not known; nil:
+	// it never is.
+	Client  func(*http.Request) netip.Prefix
 	Timeout time.Duration    // bound of calls that outlive a request (refresh, key set); 0: 15 s
 	Now     func() time.Time // nil: time.Now
 }
@@ -96,7 +97,7 @@ func New(c Config) (*Authenticator, error) {
 		c.Secure = func(*http.Request) bool { return false }
 	}
 	if c.Client == nil {
-		c.Client = func(*http.Request) (netip.Prefix, bool) { return netip.Prefix{}, false }
+		c.Client = func(*http.Request) netip.Prefix { return netip.Prefix{} }
 	}
 	service, err := newService(c)
 	if err != nil {
@@ -253,9 +254,9 @@ func (v *visit) find(ctx context.Context) (*User, error) {
 		wait, cancel = patient(ctx)
 		defer cancel()
 	}
-	client, known := v.a.config.Client(v.r)
+	client := v.a.config.Client(v.r)
 	renewed, err := v.a.refreshes.do(wait, s.refresh, func() bool {
-		return !known || !v.a.limiter.OnLimit(v.w, v.r, client.String())
+		return !client.IsValid() || !v.a.limiter.OnLimit(v.w, v.r, client.String())
 	})
 	switch {
 	case err == nil:

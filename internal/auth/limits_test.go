@@ -76,9 +76,11 @@ func cutTwice(token string) (head, claims, signature string) {
 func TestRefreshesPerClient(t *testing.T) {
 	p := newProject(t, fakesupabase.Options{}, "")
 	a := p.with(t, func(c *auth.Config) {
-		c.Client = func(r *http.Request) (netip.Prefix, bool) {
-			from := r.Header.Get("From")
-			return netip.MustParsePrefix(from + "/32"), from != "192.0.2.9"
+		c.Client = func(r *http.Request) netip.Prefix {
+			if from := r.Header.Get("From"); from != "192.0.2.9" {
+				return netip.MustParsePrefix(from + "/32")
+			}
+			return netip.Prefix{}
 		}
 	})
 	ask1 := func(from string) answer {
