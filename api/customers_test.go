@@ -783,3 +783,24 @@ func TestProxyThatDoesNotTell(t *testing.T) {
 		t.Errorf("warnings = %d; want 1\n%s", n, w.logs)
 	}
 }
+
+// TestSubscriberOfAnotherApplication: who may not see the portal is not sold a
+// second subscription as a guest either.
+func TestSubscriberOfAnotherApplication(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(s *settings) { s.billing.OneSubscription = true })
+	u, session := w.signUp("ada@example.com")
+	w.checkout(buyOnce, session...)
+	w.stripe.AddSubscription(w.stripe.Customers()[0].ID, "price_basic_monthly", "active")
+	claims := w.supabase.Claims(u.ID)
+	claims["client_id"] = "9a2b"
+	another := bearer(w.supabase.Sign(claims))
+	for _, got := range []answer{w.checkout(buyPro, another...), w.portal(openPortal, another...)} {
+		if got.status != 401 || got.field("error") != "Not signed in" {
+			t.Errorf("answer = %d %s; want 401 Not signed in", got.status, got.body)
+		}
+	}
+	if sold := w.customersSold(); len(sold) != 1 {
+		t.Errorf("Checkout Sessions = %q; want the first alone", sold)
+	}
+}

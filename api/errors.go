@@ -65,6 +65,7 @@ var sentinels = []struct {
 }{
 	{auth.ErrUnavailable, errSignInUnchecked},
 	{auth.ErrSignedOut, errNotSignedIn},
+	{auth.ErrInsufficient, errNotSignedIn},
 	{auth.ErrCookiesTooLarge, errCookies},
 	{billing.ErrNoCustomer, errNoCustomer},
 	{billing.ErrSignature, errSignature},

@@ -26,9 +26,11 @@ var (
 	// the same as being signed out: try again later.
 	ErrUnavailable = errors.New("sign-in could not be checked")
 	// ErrSignedOut says that Supabase Auth no longer accepts the session:
-	// signed out, revoked, banned or deleted; or that there is none, or none that
-	// may do what was asked.
+	// signed out, revoked, banned or deleted; or that there is none.
 	ErrSignedOut = errors.New("signed out")
+	// ErrInsufficient says that the session stands and may not see billing: it is
+	// another application's, or lacks the second factor.
+	ErrInsufficient = errors.New("the session is not enough for billing")
 	// ErrCookiesTooLarge says that there are more cookies than are read, so that
 	// a session among them would be overlooked.
 	ErrCookiesTooLarge = errors.New("more than 64 KiB of cookies")
@@ -148,7 +150,7 @@ func CurrentUser(ctx context.Context) (*User, error) {
 
 // Confirm asks Supabase Auth whether the session behind [CurrentUser] still
 // stands, unless finding the user took asking already. It returns nil, or an
-// error that wraps [ErrSignedOut] or [ErrUnavailable]. It may run beside other
+// error that wraps [ErrSignedOut], [ErrInsufficient] or [ErrUnavailable]. It may run beside other
 // work of the request but must have returned before the handler writes, since
 // it clears the cookies of a session that is gone.
 // https://supabase.com/docs/reference/javascript/auth-getuser
@@ -161,14 +163,17 @@ func Confirm(ctx context.Context) error {
 		return ErrSignedOut
 	}
 	v, _ := visitOf(ctx)
-	v.confirm.Do(func() { v.standing = v.check(ctx) })
+	v.confirm.Do(func() {
+		v.standing = ErrUnavailable // if it panics, which must not count as confirmed
+		v.standing = v.check(ctx)
+	})
 	return v.standing
 }
 
 // check is Confirm, once.
 func (v *visit) check(ctx context.Context) error {
 	if v.token.clientID != "" {
-		return fmt.Errorf("%w: the token is for another application: billing is not shared with it", ErrSignedOut)
+		return fmt.Errorf("%w: it is another application's", ErrInsufficient)
 	}
 	if v.vouched == nil {
 		if _, err := v.ask(ctx, v.token); err != nil {
@@ -176,7 +181,7 @@ func (v *visit) check(ctx context.Context) error {
 		}
 	}
 	if v.a.config.RequireMFA && v.vouched.factor && v.token.assurance != "aal2" {
-		return fmt.Errorf("%w: without the second factor", ErrSignedOut)
+		return fmt.Errorf("%w: without the second factor", ErrInsufficient)
 	}
 	return nil
 }

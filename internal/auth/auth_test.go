@@ -117,6 +117,8 @@ func askCtx(ctx context.Context, a *auth.Authenticator, path string, headers ...
 			return "unavailable"
 		case errors.Is(err, auth.ErrSignedOut):
 			return "signed out"
+		case errors.Is(err, auth.ErrInsufficient):
+			return "insufficient"
 		case errors.Is(err, auth.ErrCookiesTooLarge):
 			return "too large"
 		case err != nil:

@@ -113,10 +113,10 @@ func TestConfirmRefuses(t *testing.T) {
 		want    string
 	}{
 		{"the site's own", true, nil, `[]`, ""},
-		{"another application's", false, map[string]any{"client_id": "9a2b"}, `[]`, "signed out"},
+		{"another application's", false, map[string]any{"client_id": "9a2b"}, `[]`, "insufficient"},
 		{"no factor", true, map[string]any{"aal": "aal1"}, `[]`, ""},
 		{"a factor that was never verified", true, map[string]any{"aal": "aal1"}, `[{"status":"unverified"}]`, ""},
-		{"a factor not used", true, map[string]any{"aal": "aal1"}, `[{"status":"unverified"},{"status":"verified"}]`, "signed out"},
+		{"a factor not used", true, map[string]any{"aal": "aal1"}, `[{"status":"unverified"},{"status":"verified"}]`, "insufficient"},
 		{"a factor used", true, map[string]any{"aal": "aal2"}, `[{"status":"verified"}]`, ""},
 		{"a factor not asked for", false, map[string]any{"aal": "aal1"}, `[{"status":"verified"}]`, ""},
 	} {
