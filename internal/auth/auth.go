@@ -150,9 +150,9 @@ func CurrentUser(ctx context.Context) (*User, error) {
 
 // Confirm asks Supabase Auth whether the session behind [CurrentUser] still
 // stands, unless finding the user took asking already. It returns nil, or an
-// error that wraps [ErrSignedOut], [ErrInsufficient] or [ErrUnavailable]. It may run beside other
-// work of the request but must have returned before the handler writes, since
-// it clears the cookies of a session that is gone.
+// error that wraps [ErrSignedOut], [ErrInsufficient] or [ErrUnavailable]. It may
+// run beside other work of the request but must have returned before the handler
+// writes, since it clears the cookies of a session that is gone.
 // https://supabase.com/docs/reference/javascript/auth-getuser
 func Confirm(ctx context.Context) error {
 	u, err := CurrentUser(ctx)
