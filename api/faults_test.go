@@ -319,8 +319,9 @@ func (u upset) test(t *testing.T, f fault, to *url.URL) {
 	if got.status != want.status || got.field("error") != want.text || (got.header.Get("Retry-After") != "") != (want.status == 503) {
 		t.Errorf("%s = %d %s, Retry-After %q; want %d %q\n%s", u.path, got.status, got.body, got.header.Get("Retry-After"), want.status, want.text, w.logs)
 	}
-	if took > timeout+2*time.Second {
-		t.Errorf("%s took %s; want %s at most", u.path, took, timeout+2*time.Second)
+	// Nothing but the deadline ends a hanging call; the rest is room for a busy machine.
+	if took > timeout+20*time.Second {
+		t.Errorf("%s took %s; want about %s at most", u.path, took, timeout)
 	}
 	if faulty.taken.Load() != (u.call != "[A-Z]+ /(auth|rest)/") {
 		t.Errorf("%s made a call to the faulty upstream: %t", u.path, faulty.taken.Load())
