@@ -164,8 +164,28 @@ func TestPurchaseEvents(t *testing.T) {
 	id = buy(session...)
 	s.stripe.PayCheckout(id)
 	check("paid again", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 false"))
-	s.stripe.Dispute(paymentIntent(id))
-	check("disputed", id, row(u.ID, customerID, "complete paid price_lifetime 19900 0 true"))
+	disputed, stands := row(u.ID, customerID, "complete paid price_lifetime 19900 0 true"), row(u.ID, customerID, "complete paid price_lifetime 19900 0 false")
+	first := s.stripe.Dispute(paymentIntent(id))
+	check("disputed", id, disputed)
+	s.stripe.CloseDispute(first, "won")
+	check("dispute won", id, stands)
+	second, third := s.stripe.Dispute(paymentIntent(id)), s.stripe.Dispute(paymentIntent(id))
+	s.stripe.CloseDispute(second, "warning_closed")
+	check("one of two disputes open", id, disputed)
+	s.stripe.CloseDispute(third, "warning_closed")
+	check("inquiries closed", id, stands)
+	s.stripe.CloseDispute(s.stripe.Dispute(paymentIntent(id)), "lost")
+	check("dispute lost", id, disputed)
+	s.stripe.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/disputes" {
+			_, _ = io.WriteString(w, `{"object":"list","data":[]}`)
+		}
+		return r.URL.Path == "/v1/disputes"
+	})
+	if got := s.deliver(`{"id":"evt_1","type":"checkout.session.completed","data":{"object":{"id":"`+id+`"}}}`, whsec, time.Now()); got.status != 500 {
+		t.Errorf("webhook without the disputes = %d %s; want 500", got.status, got.body)
+	}
+	s.stripe.Intercept(nil)
 
 	id = buy(session...)
 	s.stripe.PayCheckoutLater(id)
@@ -577,6 +597,32 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 		t.Errorf("webhook again = %d, %v; want 200", status, err)
 	}
 	s.checkRows(u.ID)
+}
+
+// TestMeteredPrice: what is billed by usage is sold and recorded without a quantity.
+func TestMeteredPrice(t *testing.T) {
+	t.Parallel()
+	s := startShop(t)
+	u, session, _ := s.customer("ada@example.com")
+	s.stripe.MeterPrice("price_pro_monthly")
+	for range 2 { // with an idempotency key as without
+		headers := append([]string{"Idempotency-Key", "once"}, session...)
+		if got := s.checkout(buyPro, headers...); got.status != 200 {
+			t.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
+		}
+	}
+	sessions := s.stripe.CheckoutSessions()
+	if last := sessions[len(sessions)-1]; len(sessions) != 2 || last.LineItems[0].Quantity != 0 { // the other is customer's
+		t.Fatalf("Checkout Sessions = %d, quantity %d; want 2, none", len(sessions), last.LineItems[0].Quantity)
+	}
+	s.stripe.PayCheckout(sessions[1].ID)
+	s.deliverAll(0)
+	if got := s.db.text(`select concat_ws(' ', user_id, price_id, coalesce(quantity::text, 'null'), coalesce(items -> 0 ->> 'quantity', 'null')) from subscriptions`); got != u.ID+" price_pro_monthly null null" {
+		t.Errorf("row = %s; want no quantity", got)
+	}
+	if got := s.checkout(strings.Replace(buyPro, "price_pro_monthly", "price_x", 1)); got.status != 500 || !strings.Contains(got.body, "No such price: 'price_x'") {
+		t.Errorf("create-checkout of no price = %d %s; want 500 and Stripe's text", got.status, got.body)
+	}
 }
 
 // TestAllItems: Stripe sends ten items with an object, the others on pages; a

@@ -120,7 +120,7 @@ func examine(ctx context.Context, c config) []finding {
 		check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
 		check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
 		if webhook {
-			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents and Charges", without(bill.CheckMayRead))
+			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents, Charges and Disputes", without(bill.CheckMayRead))
 			check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none); "+
 				"a restricted key needs read access to Webhook Endpoints for this check alone", func(ctx context.Context) (string, error) {
 				return bill.CheckWebhook(ctx, api.WebhookPath)

@@ -146,10 +146,23 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 	}
 
 	var s *stripe.CheckoutSession
-	if err := repeated(ctx, &p.Params, func() (err error) {
+	create := func() (err error) {
 		s, err = b.stripe.CheckoutSessions.New(p)
 		return stripeError(doing, err)
-	}); err != nil {
+	}
+	err := repeated(ctx, &p.Params, create)
+	if quantityRefused(err) {
+		// A metered price is sold without one. Only Stripe knows which are, and to
+		// ask first would cost every other buyer a call.
+		p.LineItems[0].Quantity = nil
+		if p.IdempotencyKey != nil {
+			p.IdempotencyKey = stripe.String(idempotencyKey("metered", *p.IdempotencyKey))
+		}
+		if repeated(ctx, &p.Params, create) == nil {
+			err = nil
+		}
+	}
+	if err != nil {
 		return Page{}, err
 	}
 	return page(doing, s.URL, s.APIResource)

@@ -64,9 +64,11 @@ func (b *Billing) CheckMayRead(ctx context.Context) error {
 	invoices := b.stripe.Invoices.List(&stripe.InvoiceListParams{ListParams: params})
 	payments := b.stripe.PaymentIntents.List(&stripe.PaymentIntentListParams{ListParams: params})
 	charges := b.stripe.Charges.List(&stripe.ChargeListParams{ListParams: params})
+	disputes := b.stripe.Disputes.List(&stripe.DisputeListParams{ListParams: params})
 	return errors.Join(
 		stripeError("list subscriptions", subscriptions.Err()), stripeError("list invoices", invoices.Err()),
-		stripeError("list payment intents", payments.Err()), stripeError("list charges", charges.Err()))
+		stripeError("list payment intents", payments.Err()), stripeError("list charges", charges.Err()),
+		stripeError("list disputes", disputes.Err()))
 }
 
 // CheckPortal reports whether the billing portal has been set up.

@@ -35,6 +35,7 @@ type StripeError struct {
 	IdempotencyMismatch bool
 
 	missing  string // the parameter that names an object which Stripe does not have
+	param    string // the parameter that Stripe complains of, "" for none
 	badMail  bool   // Stripe does not accept the user's e-mail address
 	inUse    bool   // another call with the same idempotency key is in flight
 	replayed string // req_… of the call whose failure was saved and answered again; "" for none
@@ -84,6 +85,7 @@ func stripeError(doing string, err error) error {
 		cause: fmt.Sprintf("%s: stripe answered %d %s %s param=%q: %s", doing, s.HTTPStatusCode, s.Type, s.Code, s.Param,
 			Redact(s.Msg)),
 	}
+	e.param = s.Param
 	e.badMail = s.Code == stripe.ErrorCodeEmailInvalid
 	if s.Code == stripe.ErrorCodeResourceMissing {
 		e.missing = s.Param
@@ -115,4 +117,11 @@ func incomplete(doing string, r stripe.APIResource) error {
 func customerGone(err error) bool {
 	var e *StripeError
 	return errors.As(err, &e) && e.missing == "customer" && !errors.Is(err, ErrOtherMode)
+}
+
+// quantityRefused tells whether Stripe complained of the line item or of its
+// quantity, but not of its price.
+func quantityRefused(err error) bool {
+	var e *StripeError
+	return errors.As(err, &e) && (e.param == "line_items[0]" || e.param == "line_items[0][quantity]")
 }

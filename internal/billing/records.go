@@ -142,7 +142,7 @@ func (b *Billing) subscriptionItems(ctx context.Context, s *stripe.Subscription)
 		return items, nil
 	}
 	p := &stripe.SubscriptionItemListParams{Subscription: &s.ID}
-	p.Context, p.Limit, p.StartingAfter = ctx, stripe.Int64(100), &items[len(items)-1].ID
+	p.Context, p.Limit, p.StartingAfter = calling(ctx, "list_subscription_items"), stripe.Int64(100), &items[len(items)-1].ID
 	list := b.stripe.SubscriptionItems.List(p)
 	for list.Next() {
 		items = append(items, list.SubscriptionItem())
@@ -160,7 +160,7 @@ func (b *Billing) lineItems(ctx context.Context, s *stripe.CheckoutSession) ([]*
 		return items, nil
 	}
 	p := &stripe.CheckoutSessionListLineItemsParams{Session: &s.ID}
-	p.Context, p.Limit, p.StartingAfter = ctx, stripe.Int64(100), &items[len(items)-1].ID
+	p.Context, p.Limit, p.StartingAfter = calling(ctx, "list_line_items"), stripe.Int64(100), &items[len(items)-1].ID
 	list := b.stripe.CheckoutSessions.ListLineItems(p)
 	for list.Next() {
 		items = append(items, list.LineItem())
@@ -272,7 +272,12 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 	if s.PaymentIntent != nil {
 		row.PaymentIntentID = &s.PaymentIntent.ID
 		if charge := s.PaymentIntent.LatestCharge; charge != nil {
-			row.AmountRefunded, row.Disputed = charge.AmountRefunded, charge.Disputed
+			row.AmountRefunded = charge.AmountRefunded
+			if charge.Disputed {
+				if row.Disputed, err = b.disputeStands(ctx, s.PaymentIntent.ID); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	items, err := b.lineItems(ctx, s)
@@ -291,6 +296,32 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 		return unavailable(err)
 	}
 	return nil
+}
+
+// disputeStands tells whether one of the disputes of a payment is open or lost.
+// The Charge cannot tell: its disputed stays true after the dispute was won.
+// https://docs.stripe.com/api/disputes/object#dispute_object-status
+func (b *Billing) disputeStands(ctx context.Context, paymentIntent string) (bool, error) {
+	const doing = "list disputes"
+	p := &stripe.DisputeListParams{PaymentIntent: &paymentIntent}
+	p.Context, p.Limit = calling(ctx, "list_disputes"), stripe.Int64(100)
+	list := b.stripe.Disputes.List(p)
+	found := false
+	for list.Next() {
+		found = true
+		switch list.Dispute().Status {
+		case stripe.DisputeStatusWon, stripe.DisputeStatusWarningClosed:
+		default:
+			return true, nil
+		}
+	}
+	if err := list.Err(); err != nil {
+		return false, stripeError(doing, err)
+	}
+	if !found { // and yet the Charge has one
+		return false, incomplete(doing, list.DisputeList().APIResource)
+	}
+	return false, nil
 }
 
 func (b *Billing) ticket(ctx context.Context) (int64, error) {

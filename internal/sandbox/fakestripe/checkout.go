@@ -218,7 +218,10 @@ func (s *Account) parseLineItems(q *request) ([]LineItem, *stripeError) {
 			recurring++
 		}
 		quantity, ok := item["quantity"].(int)
-		if !ok {
+		if ok && p.metered {
+			return nil, &stripeError{Message: fmt.Sprintf("Quantity should not be specified where usage_type is `metered`. Remove `quantity` from `%s`", name), Param: name + "[quantity]"}
+		}
+		if !ok && !p.metered {
 			return nil, &stripeError{Message: fmt.Sprintf("Quantity is required. Add `quantity` to `%s`", name), Param: name}
 		}
 		items = append(items, LineItem{ID: newID("li_", 24), Price: id, Quantity: int64(quantity)})

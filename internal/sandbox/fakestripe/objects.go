@@ -30,6 +30,7 @@ type price struct {
 	id, product string
 	unitAmount  int64  // cents
 	interval    string // "": one-time
+	metered     bool   // billed by usage: has no quantity
 	created     time.Time
 }
 
@@ -84,6 +85,18 @@ func (s *Account) addPrice(id, name string, unitAmount int64, interval string) {
 	s.prices.put(id, &price{id: id, product: p.id, unitAmount: unitAmount, interval: interval, created: now})
 }
 
+// MeterPrice has a recurring Price billed by usage. It panics if there is none
+// with this ID.
+func (s *Account) MeterPrice(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.prices.byID[id]
+	if p == nil || p.interval == "" {
+		panic("fakestripe: no recurring price " + id)
+	}
+	p.metered = true
+}
+
 func (c *customer) json() object {
 	if c.Deleted {
 		return deletedJSON("customer", c.ID)
@@ -106,7 +119,11 @@ func (p *price) json() object {
 	}
 	if p.interval != "" {
 		o["type"] = "recurring"
-		o["recurring"] = object{"interval": p.interval, "interval_count": 1, "usage_type": "licensed", "aggregate_usage": nil, "trial_period_days": nil}
+		usage := "licensed"
+		if p.metered {
+			usage = "metered"
+		}
+		o["recurring"] = object{"interval": p.interval, "interval_count": 1, "usage_type": usage, "aggregate_usage": nil, "trial_period_days": nil}
 	}
 	return o
 }

@@ -128,17 +128,17 @@ func (s *Account) Dispute(paymentIntent string) string {
 	return d.id
 }
 
-// CloseDispute decides a dispute. It panics if there is none with this ID.
-func (s *Account) CloseDispute(id string, won bool) {
+// CloseDispute decides a dispute: won, lost or, for an inquiry, warning_closed. It
+// panics if there is none with this ID.
+func (s *Account) CloseDispute(id, status string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.disputes.byID[id]
 	if d == nil {
 		panic("fakestripe: no dispute " + id)
 	}
-	d.status = "lost"
-	if won {
-		d.status = "won"
+	d.status = status
+	if status == "won" {
 		s.emit("charge.dispute.funds_reinstated", d.json())
 	}
 	s.emit("charge.dispute.closed", d.json())

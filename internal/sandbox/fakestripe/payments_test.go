@@ -69,7 +69,7 @@ func TestCheckoutPayment(t *testing.T) {
 	}
 	s.Refund(intent.ID, 19000)
 	dispute := s.Dispute(intent.ID)
-	s.CloseDispute(dispute, true)
+	s.CloseDispute(dispute, "won")
 	charge, err := api.Charges.Get(intent.LatestCharge.ID, nil)
 	if err != nil || !charge.Refunded || !charge.Disputed {
 		t.Errorf("charge = %+v, %v; want it refunded and disputed", charge, err)

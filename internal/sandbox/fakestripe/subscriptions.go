@@ -165,6 +165,13 @@ func (s *Account) subscriptionJSON(u *subscription) object {
 	if !u.TrialEnd.IsZero() {
 		trialStart = u.created
 	}
+	item := object{
+		"id": u.itemID, "object": "subscription_item", "created": u.created.Unix(), "subscription": u.ID,
+		"metadata": object{}, "price": s.prices.byID[u.Price].json(),
+	}
+	if !s.prices.byID[u.Price].metered {
+		item["quantity"] = u.Quantity
+	}
 	return object{
 		"id": u.ID, "object": "subscription", "livemode": false, "created": u.created.Unix(), "start_date": u.created.Unix(),
 		"customer": u.Customer, "status": u.Status, "metadata": metadataJSON(u.Metadata), "currency": "usd",
@@ -177,10 +184,7 @@ func (s *Account) subscriptionJSON(u *subscription) object {
 		"automatic_tax": object{"enabled": false},
 		"items": object{
 			"object": "list", "has_more": false, "total_count": 1, "url": "/v1/subscription_items?subscription=" + u.ID,
-			"data": []object{{
-				"id": u.itemID, "object": "subscription_item", "created": u.created.Unix(), "subscription": u.ID,
-				"metadata": object{}, "quantity": u.Quantity, "price": s.prices.byID[u.Price].json(),
-			}},
+			"data": []object{item},
 		},
 	}
 }
