@@ -328,6 +328,7 @@ var functions = map[string]string{
 	"stripe_ticket()":           `select public.stripe_ticket()::text where $1::json is not null`, // as version 1 is called
 	"stripe_ticket":             `select public.stripe_ticket(needs)::text from json_to_record($1) as (needs integer)`,
 	"stripe_schema":             `select public.stripe_schema()::text where $1::json is not null`,
+	"stripe_users_left":         `select public.stripe_users_left(most)::text from json_to_record($1) as (most integer)`,
 	"stripe_write_subscription": `select public.stripe_write_subscription(ticket, subscription)::text from json_to_record($1) as (ticket bigint, subscription jsonb)`,
 	"stripe_write_purchase":     `select public.stripe_write_purchase(ticket, purchase)::text from json_to_record($1) as (ticket bigint, purchase jsonb)`,
 }

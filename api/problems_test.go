@@ -79,6 +79,35 @@ func TestDeletedUsers(t *testing.T) {
 	}
 }
 
+// TestUsersLeft: who counts as a user who has left.
+func TestUsersLeft(t *testing.T) {
+	t.Parallel()
+	db := postgres(t).install()
+	for i, step := range []struct {
+		name, do string
+		most     int
+		want     string
+	}{
+		{"nobody", "select", 9, `{"total": 0, "customers": []}`},
+		{"two, the first of them first", "insert into public.stripe_deleted_users values ('cus_b', '" + userB + "', '2020-01-02'), ('cus_a', '" + userA + "', '2020-01-01')",
+			9, `{"total": 2, "customers": ["cus_a", "cus_b"]}`},
+		{"as many as asked for", "select", 1, `{"total": 2, "customers": ["cus_a"]}`},
+		{"none asked for", "select", 0, `{"total": 2, "customers": []}`},
+		{"a user is there again", "insert into auth.users values ('" + userA + "')", 9, `{"total": 1, "customers": ["cus_b"]}`},
+		{"another user's Customer now", "insert into public.customers values ('" + userA + "', 'cus_b')", 9, `{"total": 0, "customers": []}`},
+		{"nobody's again", "delete from auth.users", 9, `{"total": 2, "customers": ["cus_a", "cus_b"]}`},
+		{"one settled", "update public.stripe_deleted_users set done_at = now() where stripe_customer_id = 'cus_a'", 9, `{"total": 1, "customers": ["cus_b"]}`},
+	} {
+		db.must(step.do)
+		var got string
+		if err := db.as("service_role", "", func(tx pgx.Tx) error {
+			return tx.QueryRow(context.Background(), "select public.stripe_users_left($1)::text", step.most).Scan(&got)
+		}); err != nil || got != step.want {
+			t.Errorf("step %d, %s: stripe_users_left(%d) = %s, %v; want %s", i, step.name, step.most, got, err, step.want)
+		}
+	}
+}
+
 // problem is what stripe_schema finds.
 type problem struct{ Table, Problem, Remedy string }
 
@@ -182,6 +211,8 @@ func TestProblems(t *testing.T) {
 		{"drop function public.has_paid", "functions", "function public.has_paid(text) is missing", ""},
 		{"drop function public.stripe_remember_user cascade", "functions", "function public.stripe_remember_user() is missing", ""},
 		{"alter function public.stripe_write_purchase security definer", "functions", "public.stripe_write_purchase(bigint,jsonb) runs with the rights of the wrong role", ""},
+		{"drop function public.stripe_users_left", "functions", "function public.stripe_users_left(integer) is missing", ""},
+		{"grant execute on function public.stripe_users_left to anon", "functions", "users may call public.stripe_users_left(integer)", ""},
 		{"alter function public.has_paid security invoker", "functions", "public.has_paid(text) runs with the rights of the wrong role", ""},
 		{"revoke execute on function public.stripe_ticket from service_role", "functions", "service_role may not call public.stripe_ticket(integer)", ""},
 		{"grant execute on function public.stripe_write_subscription to authenticated", "functions", "users may call public.stripe_write_subscription(bigint,jsonb)", ""},

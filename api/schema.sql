@@ -478,6 +478,34 @@ $$;
 create or replace trigger zz_stripe_remember_user before delete on auth.users
   for each row execute function public.stripe_remember_user();
 
+-- stripe_users_left tells how many deleted users' Customers still stand at Stripe as
+-- they did, and names those who left first, at most as many as asked for. Who is
+-- there again, from a backup say, has not left, nor is a Customer that belongs to
+-- another user now one of a user who left. With the owner's rights, because the
+-- service role may not look into auth.users.
+create or replace function public.stripe_users_left(most integer) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin -- in plpgsql, which does not look for the tables before it is called
+  -- Even where somebody grants it to all later.
+  if current_setting('role', true) in ('anon', 'authenticated') then
+    raise insufficient_privilege using message = 'permission denied for function stripe_users_left';
+  end if;
+  return (
+    with users_left as (
+      select d.stripe_customer_id, row_number() over (order by d.left_at, d.stripe_customer_id) as n
+      from public.stripe_deleted_users d
+      where d.done_at is null
+        and not exists (select from auth.users u where u.id = d.user_id)
+        and not exists (select from public.customers as customers
+          where customers.stripe_customer_id = d.stripe_customer_id and customers.id <> d.user_id)
+    )
+    select jsonb_build_object('total', count(*), 'customers',
+      coalesce(jsonb_agg(stripe_customer_id order by n) filter (where n <= most), '[]'))
+    from users_left
+  );
+end
+$$;
+
 -- stripe_schema tells what this schema is and what is wrong with it: what has been
 -- taken away since, and with a table of the site's own whatever it lacks. It
 -- changes nothing. Each problem has "table" (or "functions"), "problem" and "remedy".
@@ -624,7 +652,8 @@ begin
   ), functions (signature, everybody, definer) as (values
       ('public.stripe_ticket(integer)', false, false), ('public.stripe_schema()', false, false),
       ('public.stripe_write_subscription(bigint,jsonb)', false, false), ('public.stripe_write_purchase(bigint,jsonb)', false, false),
-      ('public.has_paid(text)', true, true), ('public.stripe_remember_user()', false, true)
+      ('public.has_paid(text)', true, true), ('public.stripe_remember_user()', false, true),
+      ('public.stripe_users_left(integer)', false, true)
   ), broken_functions as (
     select 'functions', case
         when p.oid is null then format('function %s is missing', f.signature)
@@ -670,9 +699,11 @@ $$;
 -- Even where somebody grants them to all later, the functions write with the
 -- rights of the caller only.
 revoke all on function public.stripe_ticket(integer), public.stripe_schema(), public.stripe_remember_user(),
+  public.stripe_users_left(integer),
   public.stripe_write_subscription(bigint, jsonb),
   public.stripe_write_purchase(bigint, jsonb) from public, anon, authenticated;
 grant execute on function public.stripe_ticket(integer), public.stripe_schema(), public.stripe_remember_user(),
+  public.stripe_users_left(integer),
   public.stripe_write_subscription(bigint, jsonb),
   public.stripe_write_purchase(bigint, jsonb) to service_role;
 revoke all on function public.has_paid(text) from public;

@@ -335,6 +335,7 @@ var rights = []struct {
 		denied, denied, "1", denied, denied},
 	// The same from outside the functions, where what they do may be denied too.
 	{"select where has_function_privilege('public.stripe_ticket(integer)', 'execute')", "0", "0", "1", "1", "1"},
+	{"select public.stripe_users_left(9)", denied, denied, "1", denied, denied},
 	{"select where has_function_privilege('public.stripe_schema()', 'execute')", "0", "0", "1", "1", "1"},
 	{"select where has_function_privilege('public.stripe_write_subscription(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},
 	{"select where has_function_privilege('public.stripe_write_purchase(bigint, jsonb)', 'execute')", "0", "0", "1", "1", "1"},

@@ -17,6 +17,7 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
 )
 
 // config is the environment. Its fields are exported for envconfig, and so that
@@ -54,6 +55,8 @@ type config struct {
 	CustomersCustomerColumn identifier `envconfig:"CUSTOMERS_CUSTOMER_COLUMN" default:"stripe_customer_id" desc:"its column with the Customer's ID"`
 	SubscriptionsTable      identifier `envconfig:"SUBSCRIPTIONS_TABLE" default:"subscriptions" desc:"where that name is taken: run the schema that is printed then"`
 	PurchasesTable          identifier `envconfig:"PURCHASES_TABLE" default:"purchases" desc:"likewise"`
+
+	UserDeleted string `envconfig:"USER_DELETED" default:"keep" desc:"when a user is deleted: keep their subscriptions, cancel them, or delete the Customer"`
 
 	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the two POST endpoints per client address; 0 for no limit"`
 	TrustedProxies     prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
@@ -220,6 +223,9 @@ func (c config) check(m mistakes) {
 		m.add("CUSTOMERS_CUSTOMER_COLUMN", "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each")
 	}
 	c.checkTables(m)
+	if d := c.UserDeleted; d != billing.KeepCustomer && d != billing.CancelSubscriptions && d != billing.DeleteCustomer {
+		m.add("USER_DELETED", "is none of keep, cancel and delete")
+	}
 	for name, d := range map[string]time.Duration{"UPSTREAM_TIMEOUT": c.UpstreamTimeout, "SHUTDOWN_TIMEOUT": c.ShutdownTimeout} {
 		if d <= 0 && len(m[name]) == 0 {
 			m.add(name, "must be longer than 0")

@@ -110,6 +110,12 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	ready.Store(true)
 	logger.Info("listening", append(addr, "version", versionString())...)
 
+	// Without webhooks and at its default this would only count, in tables that the
+	// site may not have.
+	if len(c.StripeWebhookSecret) > 0 || c.UserDeleted != billing.KeepCustomer {
+		go settleDeletedUsers(ctx, bill, registry, logger)
+	}
+
 	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
 	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
 	select {
@@ -188,6 +194,7 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 		TrialDays:           int64(c.CheckoutTrialDays),
 		OneSubscription:     c.CheckoutOneSubscription,
 		PortalConfiguration: c.PortalConfiguration,
+		UserDeleted:         c.UserDeleted,
 	}
 }
 

@@ -33,7 +33,8 @@ const (
 // syncAll writes the tables subscriptions and purchases anew for every Customer
 // in the customers table, for the day when webhooks were down. It goes by the
 // users' IDs and begins after the one given; what it has not done when it
-// fails or ctx ends, it says how to go on with.
+// fails or ctx ends, it says how to go on with. Then it does what is to be done about
+// users who were deleted.
 func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 	perSecond := syncRateTest
 	if c.live() {
@@ -67,9 +68,24 @@ func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 			return err
 		}
 		if len(page) == 0 { // a short page may be PostgREST's own limit
-			return nil
+			break
 		}
 		after = page[len(page)-1].UserID
+	}
+	stopProgress()
+	for {
+		settling, cancel := context.WithTimeout(ctx, syncTimeout)
+		left, err := bill.SettleDeletedUsers(settling)
+		cancel()
+		switch {
+		case err != nil:
+			return err
+		case left == 0:
+			return nil
+		case c.UserDeleted == billing.KeepCustomer:
+			fmt.Fprintf(out, "%d customers of deleted users are left at Stripe: USER_DELETED says what becomes of them\n", left)
+			return nil
+		}
 	}
 }
 

@@ -140,6 +140,7 @@ func buys(body, parameter string) func(*testing.T, *wired) string {
 // Each row says what a caller or an upstream sees without the variable and with
 // it.
 func TestWiring(t *testing.T) {
+	settleSoon(t)
 	port := freePort(t)
 	guest := func(t *testing.T, w *wired) string { return w.post(t, "create-checkout", oneTime) }
 	table := func(t *testing.T, w *wired) string {
@@ -256,6 +257,13 @@ func TestWiring(t *testing.T) {
 		"CUSTOMERS_CUSTOMER_COLUMN": {value: "customer_id", probe: table, without: "/rest/v1/customers?id=…&select=stripe_customer_id", with: "/rest/v1/customers?id=…&select=customer_id"},
 		"SUBSCRIPTIONS_TABLE":       {value: "abos", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "abos"},
 		"PURCHASES_TABLE":           {value: "orders", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "subscriptions orders"},
+
+		"USER_DELETED": {value: "delete", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			w.supabase.DeleteUser(w.userID)
+			until(t, func() string { return strconv.FormatBool(metric(t, w.url, "stripe_sidecar_customers_left") != "") }, "true")
+			return strconv.FormatBool(w.stripe.Customers()[0].Deleted)
+		}, without: "false", with: "true"},
 
 		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")

@@ -28,6 +28,7 @@ type Config struct {
 	TrialDays           int64  // subscriptions only; 0 for no trial
 	OneSubscription     bool   // a subscriber cannot buy a second one: ErrSubscribed
 	PortalConfiguration string // bpc_…, "" for the account's default
+	UserDeleted         string // KeepCustomer, CancelSubscriptions or DeleteCustomer
 }
 
 // Store is the site's database. An error of any method means that it could not
@@ -47,6 +48,11 @@ type Store interface {
 	UserID(ctx context.Context, customerID string) (string, error)
 	// Forget clears a Customer from its user's record.
 	Forget(ctx context.Context, customerID string) error
+
+	// UsersLeft returns how many Customers of deleted users have not been settled, and
+	// the IDs of at most as many as asked for; Settled settles one.
+	UsersLeft(ctx context.Context, most int) (customerIDs []string, total int, err error)
+	Settled(ctx context.Context, customerID string) error
 
 	// Ticket returns a number higher than all before it.
 	Ticket(ctx context.Context) (int64, error)

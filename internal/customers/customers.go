@@ -38,6 +38,13 @@ type Store struct{ Config }
 // New returns a Store; nothing is asked of Supabase before the first call.
 func New(c Config) *Store { return &Store{c} }
 
+// table is the Store with another table in the place of the Customers'.
+func (s *Store) table(name string) *Store {
+	config := s.Config
+	config.Table = name
+	return New(config)
+}
+
 // CustomerID returns the Stripe Customer recorded for a user. found tells
 // whether the user has a row at all; customerID is "" when there is none or
 // when the row names no Customer yet.

@@ -49,9 +49,7 @@ func (s *Store) CheckClosed(ctx context.Context, anonKey upstream.Secret) (detai
 // was bought is written with. It draws a ticket, which does no harm.
 func (s *Store) CheckPurchases(ctx context.Context) error {
 	for _, table := range []string{s.Subscriptions, s.Purchases} {
-		config := s.Config
-		config.Table = table
-		if _, err := New(config).first(ctx, "id,user_id,ticket"); err != nil {
+		if _, err := s.table(table).first(ctx, "id,user_id,ticket"); err != nil {
 			return err
 		}
 	}

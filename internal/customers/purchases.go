@@ -2,10 +2,14 @@ package customers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/supabase-community/postgrest-go"
 )
 
 // SchemaVersion is the version of api/schema.sql that this program writes for. It
@@ -43,6 +47,32 @@ func (s *Store) WriteSubscription(ctx context.Context, ticket int64, row any) er
 // WritePurchase writes a row of the table purchases, as WriteSubscription does.
 func (s *Store) WritePurchase(ctx context.Context, ticket int64, row any) error {
 	return s.write(ctx, "stripe_write_purchase", map[string]any{"ticket": ticket, "purchase": row})
+}
+
+// UsersLeft returns how many Customers of deleted users still stand at Stripe as they
+// did, and of those at most as many as asked for, who left first.
+func (s *Store) UsersLeft(ctx context.Context, most int) (customerIDs []string, total int, err error) {
+	const function = "stripe_users_left"
+	answer, err := s.call(ctx, "users_left", function, map[string]int{"most": most})
+	if err != nil {
+		return nil, 0, err
+	}
+	var left struct {
+		Total     *int
+		Customers []string
+	}
+	if err := json.Unmarshal([]byte(answer), &left); err != nil || left.Total == nil {
+		return nil, 0, errors.New("function " + function + " did not answer with a total")
+	}
+	return left.Customers, *left.Total, nil
+}
+
+// Settled records that what is to become of a deleted user's Customer has been done.
+func (s *Store) Settled(ctx context.Context, customerID string) error {
+	_, err := s.table("stripe_deleted_users").rows(ctx, "update", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Update(map[string]any{"done_at": time.Now()}, "representation", "").Eq("stripe_customer_id", customerID)
+	})
+	return err
 }
 
 // write calls a function that returns nothing. An answer with anything in it

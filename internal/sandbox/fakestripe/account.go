@@ -130,6 +130,7 @@ func New(o Options) *Account {
 	s.handle("GET", "/v1/billing_portal/configurations/{configuration}", retrieveOf(&s.portalConfigs, "configuration", "configuration", (*portalConfiguration).json))
 	s.handle("GET", "/v1/subscriptions", s.listSubscriptions)
 	s.handle("GET", "/v1/subscriptions/{subscription_exposed_id}", retrieveOf(&s.subscriptions, "subscription", "subscription_exposed_id", s.subscriptionJSON))
+	s.handle("DELETE", "/v1/subscriptions/{subscription_exposed_id}", s.cancelSubscription)
 	s.handle("GET", "/v1/prices/{price}", retrieveOf(&s.prices, "price", "price", (*price).json))
 	s.handle("GET", "/v1/balance", s.retrieveBalance)
 	s.handle("GET", "/v1/payment_intents", listOf(&s.payments, s.intentJSON))

@@ -189,6 +189,16 @@ func (s *Account) subscriptionJSON(u *subscription) object {
 	}
 }
 
+func (s *Account) cancelSubscription(q *request) (any, *stripeError) {
+	id := q.PathValue("subscription_exposed_id")
+	u := s.subscriptions.byID[id]
+	if u == nil || !u.EndedAt.IsZero() {
+		return nil, noSuch(http.StatusNotFound, "subscription", id, "id")
+	}
+	s.cancel(u)
+	return s.subscriptionJSON(u), nil
+}
+
 func (s *Account) listSubscriptions(q *request) (any, *stripeError) {
 	if id := q.text("customer"); id != "" && s.customers.byID[id] == nil {
 		return nil, noSuch(http.StatusBadRequest, "customer", id, "customer")

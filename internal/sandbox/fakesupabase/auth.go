@@ -268,11 +268,15 @@ func (s *Project) Ban(userID string) {
 	s.mustUser(userID).banned = true
 }
 
-// DeleteUser removes the user and the sessions; rows of tables stay.
+// DeleteUser removes the user and the sessions, and does to the default tables what
+// the triggers and foreign keys of schema.sql do; rows of others stay.
 func (s *Project) DeleteUser(userID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.users, userID)
+	if s.tables["stripe_deleted_users"] != nil {
+		s.rememberUser(userID)
+	}
 	s.endSessions(func(e *session) bool { return e.userID == userID })
 }
 

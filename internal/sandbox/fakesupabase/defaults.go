@@ -1,13 +1,15 @@
 package fakesupabase
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
 // DefaultTables are those of the service's schema.sql. A project that has them
 // has its functions too: stripe_ticket, stripe_write_subscription,
-// stripe_write_purchase, has_paid and stripe_schema.
+// stripe_write_purchase, stripe_users_left, has_paid and stripe_schema.
 func DefaultTables() []Table {
 	own := func(row map[string]any, userID string) bool { return userID != "" && row["user_id"] == userID }
 	return []Table{{
@@ -99,6 +101,12 @@ func (s *Project) defaultFunctions() {
 	s.Function("stripe_write_purchase", func(tx *Tx, args map[string]any) (any, error) {
 		return nil, tx.writeNewer("stripe_write_purchase", "purchases", args["ticket"], args["purchase"])
 	})
+	s.Function("stripe_users_left", func(tx *Tx, args map[string]any) (any, error) {
+		if err := tx.onlyServiceRole("stripe_users_left"); err != nil {
+			return nil, err
+		}
+		return tx.usersLeft(args["most"])
+	})
 	// Nothing is sold for money here, so that test mode counts.
 	s.Function("has_paid", func(tx *Tx, args map[string]any) (any, error) {
 		return tx.hasPaid(args["what"]), nil
@@ -116,6 +124,53 @@ func (s *Project) defaultFunctions() {
 }
 
 const schemaVersion = 2
+
+// rememberUser is what the deletion of a user does to the tables. s.mu is held.
+func (s *Project) rememberUser(userID string) {
+	if err := s.inTx("service_role", "", func(tx *Tx) error {
+		var others []row
+		for _, r := range tx.Rows("customers") {
+			if r["id"] != userID {
+				others = append(others, r)
+				continue
+			}
+			if id, _ := r["stripe_customer_id"].(string); id != "" {
+				tx.changed["stripe_deleted_users"] = slices.DeleteFunc(tx.Rows("stripe_deleted_users"), func(d row) bool { return d["stripe_customer_id"] == id })
+				if err := tx.Insert("stripe_deleted_users", row{"stripe_customer_id": id, "user_id": userID}); err != nil {
+					return err
+				}
+			}
+		}
+		tx.changed["customers"] = others
+		for _, table := range []string{"subscriptions", "purchases"} {
+			if _, err := tx.Update(table, func(r map[string]any) bool { return r["user_id"] == userID }, row{"user_id": nil}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		panic("fakesupabase: delete user: " + err.Error())
+	}
+}
+
+// usersLeft is the answer of stripe_users_left.
+func (tx *Tx) usersLeft(most any) (any, error) {
+	limit, err := strconv.Atoi(fmt.Sprint(most))
+	if err != nil {
+		return nil, pgErrorf("22P02", "invalid input syntax for type integer: %q", fmt.Sprint(most))
+	}
+	all := []string{}
+	for _, d := range tx.Rows("stripe_deleted_users") {
+		id := d["stripe_customer_id"].(string)
+		anothers := slices.ContainsFunc(tx.Rows("customers"), func(c map[string]any) bool {
+			return c["stripe_customer_id"] == id && c["id"] != d["user_id"]
+		})
+		if d["done_at"] == nil && tx.s.users[d["user_id"].(string)] == nil && !anothers {
+			all = append(all, id)
+		}
+	}
+	return map[string]any{"total": len(all), "customers": all[:min(limit, len(all))]}, nil
+}
 
 // hasPaid tells whether the caller's user may use a price or a product, nil for
 // anything.

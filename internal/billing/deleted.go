@@ -1,0 +1,98 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/stripe/stripe-go/v76"
+	"golang.org/x/sync/errgroup"
+)
+
+// What becomes of what a deleted user has bought.
+const (
+	KeepCustomer        = "keep"   // nothing: the subscriptions go on
+	CancelSubscriptions = "cancel" // at once, without a refund
+	DeleteCustomer      = "delete" // their subscriptions end with it
+)
+
+const (
+	settledAtOnce = 8    // Customers worked on at the same time
+	settledInARow = 1000 // and named by the database in one answer
+)
+
+// SettleDeletedUsers does what Config.UserDeleted says with the Customers of deleted
+// users, at most settledInARow, and returns how many are left. What has been done
+// already, by another replica or by hand, does no harm to do again. One Customer that
+// fails keeps no other from being done.
+//
+// Errors: ErrCustomersUnavailable, ErrOtherMode, *StripeError: the first of them.
+func (b *Billing) SettleDeletedUsers(ctx context.Context) (left int, err error) {
+	most := settledInARow
+	if b.config.UserDeleted == KeepCustomer {
+		most = 0
+	}
+	customerIDs, left, err := b.store.UsersLeft(ctx, most)
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	var group errgroup.Group
+	group.SetLimit(settledAtOnce)
+	var settled atomic.Int64
+	for _, id := range customerIDs {
+		group.Go(func() error {
+			if err := b.settle(ctx, id); err != nil {
+				return fmt.Errorf("customer %s of a deleted user: %w", id, err)
+			}
+			settled.Add(1)
+			return nil
+		})
+	}
+	err = group.Wait()
+	return left - int(settled.Load()), err
+}
+
+func (b *Billing) settle(ctx context.Context, customerID string) error {
+	end := b.cancelSubscriptions
+	if b.config.UserDeleted == DeleteCustomer {
+		end = b.deleteCustomer
+	}
+	if err := end(ctx, customerID); err != nil && !gone(err) {
+		return err
+	}
+	if err := b.store.Settled(ctx, customerID); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// https://docs.stripe.com/api/customers/delete
+func (b *Billing) deleteCustomer(ctx context.Context, customerID string) error {
+	_, err := b.stripe.Customers.Del(customerID, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}})
+	return stripeError("delete customer", err)
+}
+
+// https://docs.stripe.com/api/subscriptions/cancel
+func (b *Billing) cancelSubscriptions(ctx context.Context, customerID string) error {
+	p := &stripe.SubscriptionListParams{Customer: &customerID}
+	p.Context, p.Limit = calling(ctx, "list_subscriptions"), stripe.Int64(100)
+	list := b.stripe.Subscriptions.List(p)
+	for list.Next() { // of those that are not canceled
+		s := list.Subscription()
+		if s.Status == stripe.SubscriptionStatusIncompleteExpired {
+			continue
+		}
+		_, err := b.stripe.Subscriptions.Cancel(s.ID, &stripe.SubscriptionCancelParams{Params: stripe.Params{Context: calling(ctx, "cancel_subscription")}})
+		if err := stripeError("cancel subscription", err); err != nil && !gone(err) {
+			return err
+		}
+	}
+	return stripeError("list subscriptions", list.Err())
+}
+
+// gone tells whether Stripe does not have, or no longer has, what was to be ended.
+func gone(err error) bool {
+	var s *StripeError
+	return errors.As(err, &s) && s.missing != "" && !errors.Is(err, ErrOtherMode)
+}
