@@ -45,7 +45,7 @@ func TestChaos(t *testing.T) {
 	accounts := make([]fakesupabase.User, users)
 	for i := range accounts {
 		accounts[i] = s.supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
-		s.db.addUser(accounts[i].ID)
+		s.db.AddUser(accounts[i].ID)
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(client.CloseIdleConnections)
@@ -160,7 +160,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("Customers of user %s = %d; want 1", user, n)
 		}
 	}
-	if got, want := s.db.text("select count(*) from subscriptions where user_id is not null and status = 'active'"), fmt.Sprint(len(s.stripe.Subscriptions())); got != want {
+	if got, want := s.db.Text("select count(*) from subscriptions where user_id is not null and status = 'active'"), fmt.Sprint(len(s.stripe.Subscriptions())); got != want {
 		t.Errorf("rows of active subscriptions = %s; want %s", got, want)
 	}
 }

@@ -38,7 +38,7 @@ func startShop(t *testing.T) *shop {
 func startShopOn(t *testing.T, db *database) *shop {
 	t.Helper()
 	w := start(t, func(s *settings) { s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)} })
-	connectTables(t, db, w.supabase)
+	db.Connect(t, w.supabase)
 	return &shop{site: w, db: db}
 }
 
@@ -46,7 +46,7 @@ func startShopOn(t *testing.T, db *database) *shop {
 func (s *shop) customer(email string) (u fakesupabase.User, session []string, customerID string) {
 	s.tb.Helper()
 	u, session = s.signUp(email)
-	s.db.addUser(u.ID)
+	s.db.AddUser(u.ID)
 	if got := s.checkout(buyOnce, session...); got.status != 200 {
 		s.tb.Fatalf("create-checkout = %d %s; want 200", got.status, got.body)
 	}
@@ -76,7 +76,7 @@ const subscriptionStateSQL = `select concat_ws(' ', stripe_customer_id, coalesce
 
 func (s *shop) subscription(id string) string {
 	s.tb.Helper()
-	state := s.db.text(subscriptionStateSQL, id)
+	state := s.db.Text(subscriptionStateSQL, id)
 	return strings.NewReplacer(" t ", " true ", " f ", " false ").Replace(state)
 }
 
@@ -112,7 +112,7 @@ func TestSubscriptionEvents(t *testing.T) {
 			t.Errorf("%s: row = %s; want %s", step.name, got, want)
 		}
 	}
-	if got := s.db.text(`select count(*) from purchases where id = $1`, sessions[len(sessions)-1].ID); got != "0" {
+	if got := s.db.Text(`select count(*) from purchases where id = $1`, sessions[len(sessions)-1].ID); got != "0" {
 		t.Errorf("purchases of the subscription's Checkout Session = %s; want 0", got)
 	}
 }
@@ -123,7 +123,7 @@ func TestPurchaseEvents(t *testing.T) {
 	t.Parallel()
 	s := startShop(t)
 	u, session, customerID := s.customer("ada@example.com")
-	s.db.addUser("11111111-1111-4111-8111-111111111111")
+	s.db.AddUser("11111111-1111-4111-8111-111111111111")
 	const state = `select concat_ws(' ', coalesce(user_id::text, 'null'), coalesce(stripe_customer_id, 'null'), status, payment_status,
 		price_id, amount_total, amount_refunded, disputed::text, currency, (line_items #- '{0,product_id}')::text,
 		coalesce(email, 'null'), livemode::text, (product_id like 'prod_%' and product_id = line_items -> 0 ->> 'product_id')::text) from purchases where id = $1`
@@ -136,12 +136,12 @@ func TestPurchaseEvents(t *testing.T) {
 		sessions := s.stripe.CheckoutSessions()
 		return sessions[len(sessions)-1].ID
 	}
-	paymentIntent := func(id string) string { return s.db.text("select payment_intent_id from purchases where id = $1", id) }
+	paymentIntent := func(id string) string { return s.db.Text("select payment_intent_id from purchases where id = $1", id) }
 	seen := s.deliverAll(0)
 	check := func(name, id, want string) {
 		t.Helper()
 		seen = s.deliverAll(seen)
-		if got := s.db.text(state, id); got != want {
+		if got := s.db.Text(state, id); got != want {
 			t.Errorf("%s: row = %s; want %s", name, got, want)
 		}
 	}
@@ -244,7 +244,7 @@ func TestWhosePurchase(t *testing.T) {
 		id := stripePost(t, s.site, sessionsPath, test.form)
 		s.stripe.PayCheckout(id)
 		seen = s.deliverAll(seen)
-		if got := s.db.text("select coalesce(user_id::text, 'null') from purchases where id = $1", id); got != test.want {
+		if got := s.db.Text("select coalesce(user_id::text, 'null') from purchases where id = $1", id); got != test.want {
 			t.Errorf("%s: user_id = %s; want %s", test.name, got, test.want)
 		}
 	}
@@ -258,7 +258,7 @@ func TestOtherEvents(t *testing.T) {
 	expired := s.stripe.CheckoutSessions()[0].ID
 	stripePost(t, s.site, sessionsPath+"/"+expired+"/expire", "")
 	seen := s.deliverAll(0)
-	if got := s.db.text("select status || ' ' || payment_status from purchases where id = $1", expired); got != "expired unpaid" {
+	if got := s.db.Text("select status || ' ' || payment_status from purchases where id = $1", expired); got != "expired unpaid" {
 		t.Errorf("row of an expired Checkout Session = %s; want expired unpaid", got)
 	}
 	s.stripe.DeleteCustomer(customerID)
@@ -285,7 +285,7 @@ func TestNever200BeforeStored(t *testing.T) {
 		s.stripe.PayCheckout(c.ID)
 	}
 	s.deliverAll(0)
-	s.stripe.Refund(s.db.text("select payment_intent_id from purchases where payment_intent_id is not null limit 1"), 100)
+	s.stripe.Refund(s.db.Text("select payment_intent_id from purchases where payment_intent_id is not null limit 1"), 100)
 	s.stripe.FailPayment(s.stripe.Subscriptions()[0].ID)
 
 	done := map[string]bool{}
@@ -297,14 +297,14 @@ func TestNever200BeforeStored(t *testing.T) {
 		done[e.Type] = true
 		const rows = "select (select count(*) from subscriptions) + (select count(*) from purchases)"
 		for cut := 0; ; cut++ {
-			s.db.must("truncate subscriptions, purchases")
+			s.db.Must("truncate subscriptions, purchases")
 			calls := 0
 			s.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 				if calls++; calls > cut {
 					w.WriteHeader(http.StatusServiceUnavailable)
 					return true
 				}
-				return s.db.serveFunctions(w, r)
+				return s.db.ServeFunctions(w, r)
 			})
 			got := s.deliver(string(e.Payload), whsec, time.Now())
 			if got.status == 200 && calls <= cut {
@@ -313,12 +313,12 @@ func TestNever200BeforeStored(t *testing.T) {
 				}
 				break
 			}
-			if stored := s.db.text(rows); got.status != 500 || stored != "0" || cut > 10 {
+			if stored := s.db.Text(rows); got.status != 500 || stored != "0" || cut > 10 {
 				t.Errorf("%s, database cut off after %d calls: webhook = %d %s with %s rows; want 500 and none", e.Type, cut, got.status, got.body, stored)
 				break
 			}
 		}
-		if stored := s.db.text(rows); stored != "1" {
+		if stored := s.db.Text(rows); stored != "1" {
 			t.Errorf("%s, database back: rows = %s; want 1", e.Type, stored)
 		}
 	}
@@ -450,7 +450,7 @@ func (s *shop) checkRows(userID string) {
 			s.tb.Errorf("row of %s = %s; want %s", u.ID, got, want)
 		}
 	}
-	if got, want := s.db.text("select count(*) from subscriptions"), fmt.Sprint(len(subscriptions)); got != want {
+	if got, want := s.db.Text("select count(*) from subscriptions"), fmt.Sprint(len(subscriptions)); got != want {
 		s.tb.Errorf("rows = %s; want %s", got, want)
 	}
 }
@@ -518,15 +518,15 @@ func TestWritesAnyOrder(t *testing.T) {
 				ids, tickets = append(ids, fmt.Sprint(order)), append(tickets, ticket)
 			}
 		}
-		if _, err := db.exec("service_role", "", `select public.stripe_write_subscription(ticket, jsonb_build_object('id', id,
+		if _, err := db.Exec("service_role", "", `select public.stripe_write_subscription(ticket, jsonb_build_object('id', id,
 			'stripe_customer_id', 'cus_1', 'status', 'status' || ticket, 'cancel_at_period_end', ticket % 2 = 0, 'created', '2026-01-01'))
 			from unnest($1::text[], $2::bigint[]) with ordinality as writes (id, ticket, n) order by n`, ids, tickets); err != nil {
 			t.Fatalf("writes = %v; want no error", err)
 		}
-		if got := db.text("select count(*) filter (where status = 'status7' and not cancel_at_period_end and ticket = 7) from subscriptions"); got != fmt.Sprint(len(orders)) {
+		if got := db.Text("select count(*) filter (where status = 'status7' and not cancel_at_period_end and ticket = 7) from subscriptions"); got != fmt.Sprint(len(orders)) {
 			t.Errorf("after the permutations from %v on: right rows = %s; want %d", orders[0], got, len(orders))
 		}
-		db.must("truncate subscriptions")
+		db.Must("truncate subscriptions")
 	}
 }
 
@@ -585,12 +585,12 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 			}
 			panic(http.ErrAbortHandler)
 		}
-		return s.db.serveFunctions(w, r)
+		return s.db.ServeFunctions(w, r)
 	})
 	if status, err := deliverTo(urls[0], created); err == nil {
 		t.Errorf("webhook of the killed process = %d; want no answer", status)
 	}
-	if got := s.db.text("select count(*) from subscriptions"); !killed.Load() || got != "0" {
+	if got := s.db.Text("select count(*) from subscriptions"); !killed.Load() || got != "0" {
 		t.Errorf("rows after the kill (%t) = %s; want 0", killed.Load(), got)
 	}
 	if status, err := deliverTo(urls[1], created); status != 200 || err != nil {
@@ -617,7 +617,7 @@ func TestMeteredPrice(t *testing.T) {
 	}
 	s.stripe.PayCheckout(sessions[1].ID)
 	s.deliverAll(0)
-	if got := s.db.text(`select concat_ws(' ', user_id, price_id, coalesce(quantity::text, 'null'), coalesce(items -> 0 ->> 'quantity', 'null')) from subscriptions`); got != u.ID+" price_pro_monthly null null" {
+	if got := s.db.Text(`select concat_ws(' ', user_id, price_id, coalesce(quantity::text, 'null'), coalesce(items -> 0 ->> 'quantity', 'null')) from subscriptions`); got != u.ID+" price_pro_monthly null null" {
 		t.Errorf("row = %s; want no quantity", got)
 	}
 	if got := s.checkout(strings.Replace(buyPro, "price_pro_monthly", "price_x", 1)); got.status != 500 || !strings.Contains(got.body, "No such price: 'price_x'") {
@@ -679,14 +679,14 @@ func TestAllItems(t *testing.T) {
 	}
 	const list = `select string_agg(format('%s %s %s', i ->> 'price_id', i ->> 'product_id', coalesce(i ->> 'quantity', 'null')), ',' order by n)
 		from public.`
-	if got := s.db.text(list + "subscriptions, jsonb_array_elements(items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
+	if got := s.db.Text(list + "subscriptions, jsonb_array_elements(items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
 		t.Errorf("items = %s; want %s", got, strings.Join(want, ","))
 	}
 	want[0] = "price_0 prod_0 0"
-	if got := s.db.text(list + "purchases, jsonb_array_elements(line_items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
+	if got := s.db.Text(list + "purchases, jsonb_array_elements(line_items) with ordinality as t (i, n)"); got != strings.Join(want, ",") {
 		t.Errorf("line items = %s; want %s", got, strings.Join(want, ","))
 	}
-	if got := s.db.text("select concat_ws(' ', s.price_id, s.product_id, coalesce(s.quantity::text, 'null'), s.livemode::text, p.product_id, p.email, p.livemode::text) from public.subscriptions s, public.purchases p"); got != "price_0 prod_0 null true prod_0 eve@example.com true" {
+	if got := s.db.Text("select concat_ws(' ', s.price_id, s.product_id, coalesce(s.quantity::text, 'null'), s.livemode::text, p.product_id, p.email, p.livemode::text) from public.subscriptions s, public.purchases p"); got != "price_0 prod_0 null true prod_0 eve@example.com true" {
 		t.Errorf("rows = %s; want those of the first item", got)
 	}
 }

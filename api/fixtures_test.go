@@ -143,13 +143,13 @@ func TestSchemaFits(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			db := postgres(t)
-			db.addUser(userA)
-			db.addUser(userB)
-			db.script(test.existing)
+			db.AddUser(userA)
+			db.AddUser(userB)
+			db.Script(test.existing)
 			config := test.config
 			if len(test.refused) > 0 {
 				before := db.catalogue()
-				_, err := db.run(api.SchemaFor(config))
+				_, err := db.Run(api.SchemaFor(config))
 				e, _ := errors.AsType[*pgconn.PgError](err)
 				if e == nil {
 					t.Fatalf("running the schema = %v; want an error about %q", err, test.refused)
@@ -164,7 +164,7 @@ func TestSchemaFits(t *testing.T) {
 				}
 				switch {
 				case test.hinted:
-					db.script(strings.ReplaceAll(e.Hint, "\n", ";\n"))
+					db.Script(strings.ReplaceAll(e.Hint, "\n", ";\n"))
 				case test.instead != nil:
 					config = *test.instead
 				default:
@@ -172,7 +172,7 @@ func TestSchemaFits(t *testing.T) {
 				}
 			}
 			before := db.describe(test.tables)
-			notices, err := db.run(api.SchemaFor(config))
+			notices, err := db.Run(api.SchemaFor(config))
 			if err != nil {
 				t.Fatalf("running the schema = %v; want no error", err)
 			}
@@ -188,7 +188,7 @@ func TestSchemaFits(t *testing.T) {
 				t.Errorf("notices = %q; want none", notices)
 			}
 			db.serves(config)
-			if _, err := db.run(api.SchemaFor(config)); err != nil {
+			if _, err := db.Run(api.SchemaFor(config)); err != nil {
 				t.Errorf("running the schema again = %v; want no error", err)
 			}
 		})
@@ -201,14 +201,14 @@ func (db *database) describe(tables string) string {
 	db.tb.Helper()
 	var all []string
 	for table := range strings.FieldsSeq(tables) {
-		all = append(all, db.text(`select jsonb_build_object('table', c.relname, 'acl', c.relacl, 'rls', c.relrowsecurity,
+		all = append(all, db.Text(`select jsonb_build_object('table', c.relname, 'acl', c.relacl, 'rls', c.relrowsecurity,
 			'columns', (select jsonb_agg(to_jsonb(a) - 'attmissingval' order by attnum) from pg_attribute a where attrelid = c.oid),
 			'keys', (select jsonb_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = c.oid),
 			'indexes', (select jsonb_agg(pg_get_indexdef(indexrelid) order by indexrelid) from pg_index where indrelid = c.oid),
 			'triggers', (select jsonb_agg(pg_get_triggerdef(oid) order by tgname) from pg_trigger where tgrelid = c.oid and not tgisinternal),
 			'policies', (select jsonb_agg(to_jsonb(p)) from pg_policies p where tablename = relname))
 			from pg_class c where oid = to_regclass($1)`, "public."+table))
-		all = append(all, db.text("select jsonb_agg(r) from public."+table+" r"))
+		all = append(all, db.Text("select jsonb_agg(r) from public."+table+" r"))
 	}
 	return strings.Join(all, "\n")
 }
@@ -216,7 +216,7 @@ func (db *database) describe(tables string) string {
 // serves has a schema do all that the service asks of it, for a new user.
 func (db *database) serves(c api.SchemaConfig) {
 	db.tb.Helper()
-	db.addUser(userC)
+	db.AddUser(userC)
 	name := func(name, otherwise string) string {
 		if name == "" {
 			name = otherwise
@@ -227,7 +227,7 @@ func (db *database) serves(c api.SchemaConfig) {
 	user, customer := name(c.CustomersUserColumn, "id"), name(c.CustomersCustomerColumn, "stripe_customer_id")
 	must := func(role, userID, sql string, args ...any) {
 		db.tb.Helper()
-		if n, err := db.exec(role, userID, sql, args...); err != nil || n != 1 {
+		if n, err := db.Exec(role, userID, sql, args...); err != nil || n != 1 {
 			db.tb.Fatalf("%s as %s = %d rows, %v; want 1", sql, role, n, err)
 		}
 	}
@@ -238,17 +238,17 @@ func (db *database) serves(c api.SchemaConfig) {
 	must("authenticated", userC, "select where public.has_paid('price_lifetime') and public.has_paid('prod_calls') and not public.has_paid('price_other')")
 	must("authenticated", userC, "select from public."+name(c.SubscriptionsTable, "subscriptions"))
 	must("authenticated", userC, "select from public."+name(c.PurchasesTable, "purchases"))
-	if n, err := db.exec("authenticated", userC, "update "+table+" set "+customer+" = 'cus_a' where "+user+" = $1", userC); n != 0 || err != nil && sqlState(err) != denied {
+	if n, err := db.Exec("authenticated", userC, "update "+table+" set "+customer+" = 'cus_a' where "+user+" = $1", userC); n != 0 || err != nil && sqlState(err) != denied {
 		db.tb.Errorf("a user writes their own Customer = %d rows, %v; want none, or %s", n, err, denied)
 	}
 	var problems string
-	if err := db.as("service_role", "", func(tx pgx.Tx) error {
+	if err := db.As("service_role", "", func(tx pgx.Tx) error {
 		return tx.QueryRow(context.Background(), "select (public.stripe_schema() -> 'problems')::text").Scan(&problems)
 	}); err != nil || problems != "[]" {
 		db.tb.Errorf("problems of stripe_schema() = %s, %v; want none", problems, err)
 	}
 	must("supabase_auth_admin", "", "delete from auth.users where id = $1", userC)
-	if got, want := db.text("select string_agg(concat_ws(' ', user_id, stripe_customer_id, done_at), ',') from public.stripe_deleted_users"), userC+" cus_c"; got != want {
+	if got, want := db.Text("select string_agg(concat_ws(' ', user_id, stripe_customer_id, done_at), ',') from public.stripe_deleted_users"), userC+" cus_c"; got != want {
 		db.tb.Errorf("users remembered = %s; want %s", got, want)
 	}
 }

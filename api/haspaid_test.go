@@ -15,7 +15,7 @@ import (
 func (db *database) hasPaid(role, userID string, what any) bool {
 	db.tb.Helper()
 	var paid bool
-	if err := db.as(role, userID, func(tx pgx.Tx) error {
+	if err := db.As(role, userID, func(tx pgx.Tx) error {
 		return tx.QueryRow(context.Background(), "select public.has_paid(what => $1)", what).Scan(&paid)
 	}); err != nil {
 		db.tb.Errorf("has_paid(%v) as %s = %v; want no error", what, role, err)
@@ -28,8 +28,8 @@ func (db *database) hasPaid(role, userID string, what any) bool {
 func TestHasPaid(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
-	db.addUser(userB)
+	db.AddUser(userA)
+	db.AddUser(userB)
 	subscription, purchase := writers[0], writers[1]
 	type row struct {
 		w       writer
@@ -70,8 +70,8 @@ func TestHasPaid(t *testing.T) {
 		{"a guest's", buy("user_id", nil), false},
 	}
 	for _, test := range tests {
-		db.must("delete from public.subscriptions")
-		db.must("delete from public.purchases")
+		db.Must("delete from public.subscriptions")
+		db.Must("delete from public.purchases")
 		test.row.w.mustWrite(db, 1, test.row.w.with(test.row.changes...))
 		bought := "price_pro prod_pro price_calls prod_calls"
 		if test.row.w.table == "purchases" {
@@ -98,7 +98,7 @@ func TestHasPaid(t *testing.T) {
 func TestHasPaidItems(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
+	db.AddUser(userA)
 	items := []any{map[string]any{"price_id": "price_a", "product_id": "prod_a"}, map[string]any{"price_id": "price_b", "product_id": "prod_b"}}
 	writers[1].mustWrite(db, 1, writers[1].with("disputed", false, "line_items", items, "price_id", "price_a", "product_id", "prod_a"))
 	for what, want := range map[string]bool{"price_a": true, "prod_a": true, "price_b": true, "prod_b": true, "price_lifetime": false} {
@@ -119,9 +119,9 @@ func TestTestModeCounts(t *testing.T) {
 		counts *bool
 		want   bool
 	}{{nil, false}, {&yes, true}, {nil, true}, {&no, false}, {nil, false}} {
-		db.script(api.SchemaFor(api.SchemaConfig{TestModeCounts: step.counts}))
+		db.Script(api.SchemaFor(api.SchemaConfig{TestModeCounts: step.counts}))
 		if i == 0 {
-			db.addUser(userA)
+			db.AddUser(userA)
 			writers[0].mustWrite(db, 1, writers[0].with("livemode", false))
 		}
 		if got := db.hasPaid("authenticated", userA, nil); got != step.want {
@@ -135,20 +135,20 @@ func TestTestModeCounts(t *testing.T) {
 func TestHasPaidInPolicy(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
-	db.addUser(userB)
+	db.AddUser(userA)
+	db.AddUser(userB)
 	writers[0].mustWrite(db, 1, writers[0].row)
-	db.script(`create table public.articles (title text);
+	db.Script(`create table public.articles (title text);
 		alter table public.articles enable row level security;
 		create policy "subscribers read" on public.articles for select using ((select has_paid('price_pro')));
 		insert into public.articles values ('a'), ('b');`)
 	for _, closed := range []string{"", "revoke select on public.subscriptions, public.purchases from authenticated"} {
-		db.script(closed)
+		db.Script(closed)
 		for _, c := range []struct {
 			role, userID string
 			want         int64
 		}{{"authenticated", userA, 2}, {"authenticated", userB, 0}, {"anon", "", 0}} {
-			if n, err := db.exec(c.role, c.userID, "select from public.articles"); n != c.want || err != nil {
+			if n, err := db.Exec(c.role, c.userID, "select from public.articles"); n != c.want || err != nil {
 				t.Errorf("%q: articles that %s %s sees = %d, %v; want %d", closed, c.role, c.userID, n, err, c.want)
 			}
 		}
@@ -160,13 +160,13 @@ func TestHasPaidInPolicy(t *testing.T) {
 func TestHasPaidSearchPath(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
-	db.script(`create schema eve; grant usage on schema eve to authenticated;
+	db.AddUser(userA)
+	db.Script(`create schema eve; grant usage on schema eve to authenticated;
 		create table eve.subscriptions (like public.subscriptions); grant select on eve.subscriptions to authenticated;
 		insert into eve.subscriptions (id, user_id, stripe_customer_id, status, price_id, cancel_at_period_end, created, ticket)
 			values ('sub_eve', '` + userA + `', 'cus_eve', 'active', 'price_pro', false, now(), 1);
 		create function eve.jsonb_build_object(text, text) returns jsonb language sql as 'select ''{}''::jsonb';`)
-	if err := db.as("authenticated", userA, func(tx pgx.Tx) error {
+	if err := db.As("authenticated", userA, func(tx pgx.Tx) error {
 		var paid bool
 		if _, err := tx.Exec(context.Background(), "set local search_path = eve, pg_catalog, public"); err != nil {
 			return err

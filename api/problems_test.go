@@ -49,30 +49,30 @@ func TestDeletedUsers(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			db := postgres(t)
-			db.addUser(userA)
-			db.addUser(userB)
-			db.script(test.before)
-			db.script(api.SchemaFor(test.config))
+			db.AddUser(userA)
+			db.AddUser(userB)
+			db.Script(test.before)
+			db.Script(api.SchemaFor(test.config))
 			table := "public.customers"
 			if test.before != "" {
 				table = "public.ledger"
 			}
-			db.must("insert into "+table+" values ($1, 'cus_a'), ($2, 'cus_b')", userA, userB)
-			db.script(test.site)
+			db.Must("insert into "+table+" values ($1, 'cus_a'), ($2, 'cus_b')", userA, userB)
+			db.Script(test.site)
 			sql := test.delete
 			if sql == "" {
 				sql = deleteA
 			}
-			if err := db.cluster.run("supabase_admin", db.name, "set session authorization supabase_auth_admin; "+sql); err != nil {
+			if err := db.RunAs("supabase_admin", "set session authorization supabase_auth_admin; "+sql); err != nil {
 				t.Fatalf("%s = %v; want no error", sql, err)
 			}
-			if got := db.text("select count(*) from auth.users where id = $1", userA) == "1"; got != test.stays {
+			if got := db.Text("select count(*) from auth.users where id = $1", userA) == "1"; got != test.stays {
 				t.Errorf("user A is there afterwards = %t; want %t", got, test.stays)
 			}
 			if test.want == "none" {
 				return
 			}
-			if got := db.text("select coalesce(string_agg(concat_ws(' ', user_id, stripe_customer_id, done_at), ',' order by user_id), '') from public.stripe_deleted_users"); got != test.want {
+			if got := db.Text("select coalesce(string_agg(concat_ws(' ', user_id, stripe_customer_id, done_at), ',' order by user_id), '') from public.stripe_deleted_users"); got != test.want {
 				t.Errorf("remembered = %q; want %q", got, test.want)
 			}
 		})
@@ -98,9 +98,9 @@ func TestUsersLeft(t *testing.T) {
 		{"nobody's again", "delete from auth.users", 9, `{"total": 2, "customers": ["cus_a", "cus_b"]}`},
 		{"one settled", "update public.stripe_deleted_users set done_at = now() where stripe_customer_id = 'cus_a'", 9, `{"total": 1, "customers": ["cus_b"]}`},
 	} {
-		db.must(step.do)
+		db.Must(step.do)
 		var got string
-		if err := db.as("service_role", "", func(tx pgx.Tx) error {
+		if err := db.As("service_role", "", func(tx pgx.Tx) error {
 			return tx.QueryRow(context.Background(), "select public.stripe_users_left($1)::text", step.most).Scan(&got)
 		}); err != nil || got != step.want {
 			t.Errorf("step %d, %s: stripe_users_left(%d) = %s, %v; want %s", i, step.name, step.most, got, err, step.want)
@@ -124,7 +124,7 @@ type schemaAnswer struct {
 
 func (db *database) schema() (answer schemaAnswer) {
 	db.tb.Helper()
-	if err := db.as("service_role", "", func(tx pgx.Tx) error {
+	if err := db.As("service_role", "", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(context.Background(), "set transaction read only"); err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (db *database) schema() (answer schemaAnswer) {
 func TestSchemaTells(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	db.script(closedProfiles[:strings.Index(closedProfiles, "insert into")] + closedProfiles[strings.Index(closedProfiles, "create unique index"):])
+	db.Script(closedProfiles[:strings.Index(closedProfiles, "insert into")] + closedProfiles[strings.Index(closedProfiles, "create unique index"):])
 	yes := true
 	for _, step := range []struct {
 		config api.SchemaConfig
@@ -153,7 +153,7 @@ func TestSchemaTells(t *testing.T) {
 		{api.SchemaConfig{CustomersTable: "profiles", CustomersCustomerColumn: "customer_id", SubscriptionsTable: "Abos", TestModeCounts: &yes},
 			schemaAnswer{2, true, "profiles", "id", "customer_id", "Abos", "purchases", []problem{}}},
 	} {
-		db.script(api.SchemaFor(step.config))
+		db.Script(api.SchemaFor(step.config))
 		got, _ := json.Marshal(db.schema())
 		if want, _ := json.Marshal(step.want); string(got) != string(want) {
 			t.Errorf("stripe_schema() = %s; want %s", got, want)
@@ -235,7 +235,7 @@ func TestProblems(t *testing.T) {
 			if strings.Contains(test.broken, "auth.users disable") {
 				user = "supabase_admin"
 			}
-			if err := db.cluster.run(user, db.name, test.broken); err != nil {
+			if err := db.RunAs(user, test.broken); err != nil {
 				t.Fatal(err)
 			}
 			remedy := test.remedy
@@ -247,7 +247,7 @@ func TestProblems(t *testing.T) {
 				t.Errorf("problems = %v; want first %s: %s (%s)", found, test.table, test.problem, remedy)
 			}
 			if test.remedy != "" {
-				db.script(test.remedy)
+				db.Script(test.remedy)
 			} else {
 				db.install()
 			}

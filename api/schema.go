@@ -43,7 +43,7 @@ func SchemaFor(c SchemaConfig) string {
 		"public.subscriptions", "public." + quoted(cmp.Or(c.SubscriptionsTable, "subscriptions")),
 		"public.purchases", "public." + quoted(cmp.Or(c.PurchasesTable, "purchases")),
 	}
-	if table != "customers" || user != "id" || customer != "stripe_customer_id" {
+	if c.SitesOwn() {
 		schema = ownersPart.ReplaceAllString(schema, "")
 		replace = append(replace, "sites_own constant boolean := false", "sites_own constant boolean := true")
 	}
@@ -55,6 +55,12 @@ func SchemaFor(c SchemaConfig) string {
 		replace = append(replace, testModeCounts, statement)
 	}
 	return strings.NewReplacer(replace...).Replace(schema)
+}
+
+// SitesOwn tells whether the table of Customers is the site's own.
+func (c SchemaConfig) SitesOwn() bool {
+	return cmp.Or(c.CustomersTable, "customers") != "customers" || cmp.Or(c.CustomersUserColumn, "id") != "id" ||
+		cmp.Or(c.CustomersCustomerColumn, "stripe_customer_id") != "stripe_customer_id"
 }
 
 // quoted is a name behind a dot, where PostgreSQL takes any word as it is but

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -92,8 +90,8 @@ func forWriters(t *testing.T, f func(t *testing.T, db *database, w writer)) {
 	for _, w := range writers {
 		t.Run(w.table, func(t *testing.T) {
 			db := postgres(t).install()
-			db.addUser(userA)
-			db.addUser(userB)
+			db.AddUser(userA)
+			db.AddUser(userB)
 			f(t, db, w)
 		})
 	}
@@ -116,7 +114,7 @@ func (w writer) without(key string) map[string]any {
 
 // write calls the function as the service role.
 func (w writer) write(db *database, ticket any, row map[string]any) error {
-	_, err := db.exec("service_role", "", "select public."+w.function+"($1, $2)", ticket, row)
+	_, err := db.Exec("service_role", "", "select public."+w.function+"($1, $2)", ticket, row)
 	return err
 }
 
@@ -131,7 +129,7 @@ func (w writer) mustWrite(db *database, ticket int, row map[string]any) {
 // stored returns the table's only row as JSON.
 func (w writer) stored(db *database) string {
 	db.tb.Helper()
-	return db.text("select to_jsonb(r) from public." + w.table + " r")
+	return db.Text("select to_jsonb(r) from public." + w.table + " r")
 }
 
 // asStored returns row as the table shows it, in the form of stored.
@@ -139,12 +137,12 @@ func (w writer) asStored(db *database, ticket int, row map[string]any) string {
 	db.tb.Helper()
 	row = maps.Clone(row)
 	row["ticket"] = ticket
-	return db.text("select $1::jsonb", row)
+	return db.Text("select $1::jsonb", row)
 }
 
 func (db *database) catalogue() string {
 	db.tb.Helper()
-	return db.text(`select string_agg(line, E'\n' order by line) from (
+	return db.Text(`select string_agg(line, E'\n' order by line) from (
 		select format('%s %s %s %s %s', relname, relkind, relrowsecurity, relacl,
 			(select array_agg((attname, atttypid::regtype, attnotnull) order by attname) from pg_attribute where attrelid = c.oid))
 			from pg_class c where relnamespace = 'public'::regnamespace
@@ -159,7 +157,7 @@ func (db *database) catalogue() string {
 func TestSchemaAgain(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
+	db.AddUser(userA)
 	for _, w := range writers {
 		w.mustWrite(db, 7, w.row)
 	}
@@ -194,16 +192,16 @@ func TestSchemaOnTop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)
-			db.addUser(userA)
-			db.addUser(userB)
-			db.script(existing)
+			db.AddUser(userA)
+			db.AddUser(userB)
+			db.Script(existing)
 			db.install().install()
 			if strings.Contains(existing, rows) {
-				got := db.text("select string_agg(format('%s %s', id, stripe_customer_id), ', ' order by id) from public.customers")
+				got := db.Text("select string_agg(format('%s %s', id, stripe_customer_id), ', ' order by id) from public.customers")
 				if want := userA + " cus_a, " + userB + " "; got != want {
 					t.Errorf("rows afterwards = %q; want %q", got, want)
 				}
-				db.must("delete from public.customers")
+				db.Must("delete from public.customers")
 			}
 			const insert = "insert into public.customers (id, stripe_customer_id) values ($1, $2)"
 			for _, step := range []struct {
@@ -220,7 +218,7 @@ func TestSchemaOnTop(t *testing.T) {
 				{insert, userB, nil, 1, ""},
 				{"update public.customers set stripe_customer_id = $2 where id = $1", userB, "cus_1", 0, notOnce},
 			} {
-				n, err := db.exec("service_role", "", step.sql, step.user, step.customer)
+				n, err := db.Exec("service_role", "", step.sql, step.user, step.customer)
 				if n != step.rows || sqlState(err) != step.state {
 					t.Errorf("%s (%s, %v) = %d, %v; want %d, %q", step.sql, step.user, step.customer, n, err, step.rows, step.state)
 				}
@@ -241,14 +239,13 @@ func TestSchemaRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)
-			db.script(test.existing)
+			db.Script(test.existing)
 			before := db.catalogue()
-			if err := db.try(string(api.Schema)); sqlState(err) != test.state {
+			if err := db.Try(string(api.Schema)); sqlState(err) != test.state {
 				t.Errorf("running the schema = %v; want %s", err, test.state)
 			}
 			// psql goes on after an error, statement by statement.
-			psql := exec.Command(filepath.Join(postgresPrograms(), "psql"), "-X", "-h", db.cluster.dir, "-p", "5432",
-				"-U", "postgres", "-d", db.name, "-v", "VERBOSITY=sqlstate", "-f", "schema.sql")
+			psql := db.Psql("-v", "VERBOSITY=sqlstate", "-f", "schema.sql")
 			if output, err := psql.CombinedOutput(); err != nil || !strings.Contains(string(output), test.state) {
 				t.Errorf("psql -f schema.sql = %s (%v); want %s", output, err, test.state)
 			}
@@ -262,12 +259,12 @@ func TestSchemaRefuses(t *testing.T) {
 func TestCustomersInsertAtOnce(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	db.addUser(userA)
+	db.AddUser(userA)
 	var inserted atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			n, err := db.exec("service_role", "", "insert into public.customers values ($1, $2) on conflict (id) do nothing",
+			n, err := db.Exec("service_role", "", "insert into public.customers values ($1, $2) on conflict (id) do nothing",
 				userA, fmt.Sprintf("cus_%d", i))
 			if err != nil {
 				t.Errorf("insert = %v; want no error", err)
@@ -344,10 +341,10 @@ var rights = []struct {
 // addRows adds three users, a row of customers for A and B, and in each of the
 // other tables rows of A, of B and of nobody.
 func (db *database) addRows() {
-	db.addUser(userA)
-	db.addUser(userB)
-	db.addUser(userC)
-	db.must("insert into public.customers (id, stripe_customer_id) values ($1, 'cus_a'), ($2, 'cus_b')", userA, userB)
+	db.AddUser(userA)
+	db.AddUser(userB)
+	db.AddUser(userC)
+	db.Must("insert into public.customers (id, stripe_customer_id) values ($1, 'cus_a'), ($2, 'cus_b')", userA, userB)
 	for _, w := range writers {
 		for id, user := range map[string]any{"a": userA, "b": userB, "guest": nil} {
 			w.mustWrite(db, 1, w.with("id", id, "user_id", user))
@@ -359,7 +356,7 @@ func (db *database) addRows() {
 func (db *database) attempt(role, userID, sql string) string {
 	var result string
 	undo := errors.New("undo")
-	err := db.as(role, userID, func(tx pgx.Tx) error {
+	err := db.As(role, userID, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(context.Background(), strings.ReplaceAll(sql, "$1", "'"+userA+"'"))
 		if err != nil {
 			return err
@@ -389,7 +386,7 @@ func TestRights(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)
-			db.script(setUp)
+			db.Script(setUp)
 			db.install().addRows()
 			check := func(when string, granted bool) {
 				for _, r := range rights {
@@ -407,7 +404,7 @@ func TestRights(t *testing.T) {
 				}
 			}
 			check("installed", false)
-			db.script(`grant all on all tables in schema public to anon, authenticated, service_role;
+			db.Script(`grant all on all tables in schema public to anon, authenticated, service_role;
 				grant all on all sequences in schema public to anon, authenticated, service_role;
 				grant all on all routines in schema public to anon, authenticated, service_role`)
 			check("granted to all", true)
@@ -416,7 +413,7 @@ func TestRights(t *testing.T) {
 			for _, w := range writers {
 				for userID, want := range map[string]string{userA: "a", userB: "b", nobody: "null", "": "null"} {
 					var got string
-					if err := db.as("authenticated", userID, func(tx pgx.Tx) error {
+					if err := db.As("authenticated", userID, func(tx pgx.Tx) error {
 						return tx.QueryRow(context.Background(), "select coalesce(string_agg(id, ','), 'null') from public."+w.table).Scan(&got)
 					}); err != nil || got != want {
 						t.Errorf("%s that user %q sees = %s, %v; want %s", w.table, userID, got, err, want)
@@ -431,15 +428,15 @@ func TestUserDeleted(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
 	db.addRows()
-	if _, err := db.exec("supabase_auth_admin", "", "delete from auth.users where id = $1", userA); err != nil {
+	if _, err := db.Exec("supabase_auth_admin", "", "delete from auth.users where id = $1", userA); err != nil {
 		t.Fatalf("deleting the user = %v; want no error", err)
 	}
-	if got := db.text("select string_agg(stripe_customer_id, ',') from public.customers"); got != "cus_b" {
+	if got := db.Text("select string_agg(stripe_customer_id, ',') from public.customers"); got != "cus_b" {
 		t.Errorf("customers afterwards = %s; want cus_b", got)
 	}
 	for _, w := range writers {
 		users := func() string {
-			return db.text("select string_agg(format('%s:%s', id, user_id), ' ' order by id) from public." + w.table)
+			return db.Text("select string_agg(format('%s:%s', id, user_id), ' ' order by id) from public." + w.table)
 		}
 		want := "a: b:" + userB + " guest:"
 		if got := users(); got != want {
@@ -473,8 +470,8 @@ func TestWriteAnyOrder(t *testing.T) {
 					batch.Queue("select public."+w.function+"($1, $2)", ticket, row(ticket, fmt.Sprint(order)))
 				}
 			}
-			db.must("delete from public." + w.table)
-			if err := db.as("service_role", "", func(tx pgx.Tx) error {
+			db.Must("delete from public." + w.table)
+			if err := db.As("service_role", "", func(tx pgx.Tx) error {
 				return tx.SendBatch(context.Background(), &batch).Close()
 			}); err != nil {
 				t.Fatalf("writes = %v; want no error", err)
@@ -484,9 +481,9 @@ func TestWriteAnyOrder(t *testing.T) {
 				want["user_id"] = userA
 			}
 			want["ticket"] = 4
-			wrong := db.text("select string_agg(id || ' ' || to_jsonb(r), E'\n') from public."+w.table+
+			wrong := db.Text("select string_agg(id || ' ' || to_jsonb(r), E'\n') from public."+w.table+
 				" r where to_jsonb(r) - 'id' <> $1::jsonb - 'id'", want)
-			if n := db.text("select count(*) from public." + w.table); n != "24" || wrong != "null" {
+			if n := db.Text("select count(*) from public." + w.table); n != "24" || wrong != "null" {
 				t.Errorf("user known to %04b: %s rows, wrong ones by order of tickets:\n%s\nwant 24 like %v", known, n, wrong, want)
 			}
 		}
@@ -516,7 +513,7 @@ func TestWriteAtOnce(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))
-			db.must("delete from public." + w.table)
+			db.Must("delete from public." + w.table)
 			rows := make([]map[string]any, writes)
 			users := []any{nil, userA, nobody}
 			known := false
@@ -568,14 +565,14 @@ func TestTickets(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if got := db.text("select price_id from public." + w.table); got != "40" {
+		if got := db.Text("select price_id from public." + w.table); got != "40" {
 			t.Errorf("change that the row shows = %s; want 40", got)
 		}
 	})
 }
 
 func drawTicket(db *database) (ticket int64, err error) {
-	err = db.as("service_role", "", func(tx pgx.Tx) error {
+	err = db.As("service_role", "", func(tx pgx.Tx) error {
 		return tx.QueryRow(context.Background(), "select public.stripe_ticket()").Scan(&ticket)
 	})
 	return ticket, err
@@ -590,14 +587,14 @@ func TestConnectTables(t *testing.T) {
 		t.Fatalf("write = %s; want 204", got)
 	}
 	written := make(chan string, 1)
-	if err := b.db.as("service_role", "", func(tx pgx.Tx) error {
+	if err := b.db.As("service_role", "", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(context.Background(), "select from public.subscriptions for update"); err != nil {
 			return err
 		}
 		go func() {
 			written <- b.write(w, 3, w.row)
 		}()
-		for b.db.text("select count(*) from pg_locks where not granted") == "0" {
+		for b.db.Text("select count(*) from pg_locks where not granted") == "0" {
 			select {
 			case got := <-written:
 				return fmt.Errorf("write to a locked row = %q; want it to wait", got)

@@ -30,7 +30,7 @@ func (w writer) version1(row map[string]any) map[string]any {
 // writeAs1 draws a ticket and writes as a program of version 1 does.
 func (w writer) writeAs1(db *database, row map[string]any) {
 	db.tb.Helper()
-	if _, err := db.exec("service_role", "", "select public."+w.function+"(public.stripe_ticket(), $1)", w.version1(row)); err != nil {
+	if _, err := db.Exec("service_role", "", "select public."+w.function+"(public.stripe_ticket(), $1)", w.version1(row)); err != nil {
 		db.tb.Fatalf("%s of version 1 = %v; want no error", w.function, err)
 	}
 }
@@ -40,9 +40,9 @@ func (w writer) writeAs1(db *database, row map[string]any) {
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	db.script(schema1)
-	db.addUser(userA)
-	db.must("insert into public.customers values ($1, 'cus_a')", userA)
+	db.Script(schema1)
+	db.AddUser(userA)
+	db.Must("insert into public.customers values ($1, 'cus_a')", userA)
 	before := map[string]string{}
 	for _, w := range writers {
 		w.writeAs1(db, w.row)
@@ -52,12 +52,12 @@ func TestUpgrade(t *testing.T) {
 	if got, want := db.catalogue(), postgres(t).install().catalogue(); got != want {
 		t.Errorf("catalogue after the upgrade =\n%s\nwant that of a fresh database\n%s", got, want)
 	}
-	if got := db.text("select string_agg(id || stripe_customer_id, ',') from public.customers"); got != userA+"cus_a" {
+	if got := db.Text("select string_agg(id || stripe_customer_id, ',') from public.customers"); got != userA+"cus_a" {
 		t.Errorf("customers after the upgrade = %s; want the row as it was", got)
 	}
 	for i, w := range writers {
-		kept := db.text("select to_jsonb(r) - $1::text[] from public."+w.table+" r", w.kept)
-		if kept != db.text("select $1::jsonb - $2::text[]", before[w.table], w.kept) {
+		kept := db.Text("select to_jsonb(r) - $1::text[] from public."+w.table+" r", w.kept)
+		if kept != db.Text("select $1::jsonb - $2::text[]", before[w.table], w.kept) {
 			t.Errorf("row of %s after the upgrade = %s; want %s", w.table, kept, before[w.table])
 		}
 		w.mustWrite(db, 100+i, w.row)
@@ -72,7 +72,7 @@ func TestUpgrade(t *testing.T) {
 func TestOldProgram(t *testing.T) {
 	t.Parallel()
 	forWriters(t, func(t *testing.T, db *database, w writer) {
-		db.script("select setval('public.stripe_tickets', 100)")
+		db.Script("select setval('public.stripe_tickets', 100)")
 		check := func(name string, ticket int, want map[string]any) {
 			t.Helper()
 			if got, want := w.stored(db), w.asStored(db, ticket, want); got != want {
@@ -87,7 +87,7 @@ func TestOldProgram(t *testing.T) {
 		check("alone", 101, unknown)
 		w.mustWrite(db, 102, w.row)
 		check("the later one after it", 102, w.row)
-		db.script("select setval('public.stripe_tickets', 102)")
+		db.Script("select setval('public.stripe_tickets', 102)")
 		w.writeAs1(db, w.with("metadata", nil))
 		check("after the later one", 103, w.with("metadata", nil))
 		if w.table == "subscriptions" {
@@ -102,11 +102,11 @@ func TestOldProgram(t *testing.T) {
 func TestSchemaVersion(t *testing.T) {
 	t.Parallel()
 	db := postgres(t).install()
-	if got := db.text("select version from public.stripe_settings"); got != fmt.Sprint(customers.SchemaVersion) {
+	if got := db.Text("select version from public.stripe_settings"); got != fmt.Sprint(customers.SchemaVersion) {
 		t.Errorf("version of the schema = %s; want %d, the program's", got, customers.SchemaVersion)
 	}
 	for needs, want := range map[int]string{1: "", customers.SchemaVersion: "", customers.SchemaVersion + 1: "0A000"} {
-		if _, err := db.exec("service_role", "", "select public.stripe_ticket($1)", needs); sqlState(err) != want {
+		if _, err := db.Exec("service_role", "", "select public.stripe_ticket($1)", needs); sqlState(err) != want {
 			t.Errorf("stripe_ticket(%d) = %v; want %q", needs, err, want)
 		}
 	}
@@ -122,7 +122,7 @@ func TestSandboxSchema(t *testing.T) {
 			columns = append(columns, c.Name)
 		}
 		slices.Sort(columns)
-		want := db.text(`select string_agg(attname, ' ' order by attname collate "C") from pg_attribute
+		want := db.Text(`select string_agg(attname, ' ' order by attname collate "C") from pg_attribute
 			where attrelid = to_regclass($1) and attnum > 0 and not attisdropped`, "public."+table.Name)
 		if got := strings.Join(columns, " "); got != want {
 			t.Errorf("columns of the imitation's %s = %s; want %s", table.Name, got, want)
@@ -137,10 +137,10 @@ func TestNewProgramOldSchema(t *testing.T) {
 	for name, old := range map[string]string{"version 1": schema1, "none": "select 1"} {
 		t.Run(name, func(t *testing.T) {
 			db := postgres(t)
-			db.script(old)
+			db.Script(old)
 			s := startShopOn(t, db)
 			u, session := s.signUp("ada@example.com")
-			db.addUser(u.ID)
+			db.AddUser(u.ID)
 			if got := s.checkout(buyOnce, session...); got.status != 200 {
 				t.Errorf("create-checkout = %d %s; want 200", got.status, got.body)
 			}
@@ -157,14 +157,14 @@ func TestNewProgramOldSchema(t *testing.T) {
 			if logs := s.logs.String(); !strings.Contains(logs, "run what `stripe-sidecar schema` prints") {
 				t.Errorf("log = %s; want what to do in it", logs)
 			}
-			if name == "version 1" && db.text("select count(*) from public.purchases") != "0" {
+			if name == "version 1" && db.Text("select count(*) from public.purchases") != "0" {
 				t.Error("a row was written; want none")
 			}
 			db.install()
 			if got := s.deliver(payload, whsec, time.Now()); got.status != 200 {
 				t.Errorf("webhook after the schema was run = %d %s; want 200", got.status, got.body)
 			}
-			if n := db.text("select count(*) from public.purchases where livemode is not null and user_id = $1", u.ID); n != "1" {
+			if n := db.Text("select count(*) from public.purchases where livemode is not null and user_id = $1", u.ID); n != "1" {
 				t.Errorf("rows = %s; want 1", n)
 			}
 		})

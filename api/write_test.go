@@ -37,9 +37,9 @@ func newBackend(t *testing.T, db *database) *backend {
 	b.known = b.supabase.SignUp("a@example.com", "correct horse").ID
 	b.another = b.supabase.SignUp("b@example.com", "correct horse").ID
 	if db != nil {
-		db.addUser(b.known)
-		db.addUser(b.another)
-		connectTables(t, db, b.supabase)
+		db.AddUser(b.known)
+		db.AddUser(b.another)
+		db.Connect(t, b.supabase)
 	}
 	return b
 }
@@ -77,7 +77,7 @@ func (w writer) argument() string { return strings.TrimPrefix(w.function, "strip
 func (b *backend) stored(w writer, id string) string {
 	b.t.Helper()
 	if b.db != nil {
-		return asJSON(b.t, json.RawMessage(b.db.text("select to_jsonb(r) from public."+w.table+" r where id = $1", id)))
+		return asJSON(b.t, json.RawMessage(b.db.Text("select to_jsonb(r) from public."+w.table+" r where id = $1", id)))
 	}
 	for _, row := range b.supabase.Rows(w.table) {
 		if row["id"] == id {

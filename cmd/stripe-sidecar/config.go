@@ -282,6 +282,9 @@ func usage(w io.Writer) {
   stripe-sidecar serve        answer requests; also without any argument
   stripe-sidecar doctor       check the set-up against the real Stripe and Supabase, a line
                               each with the remedy; --json for machines; exit 0 or 1
+  stripe-sidecar webhook URL  have Stripe send its events to URL, which ends in
+                              /api/stripe/webhook: print the secret of a new endpoint, or
+                              mend the events of the one that is there
   stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,
                               or for those of the users after one with this ID
   stripe-sidecar schema       print the SQL for the site's database, with the tables of this

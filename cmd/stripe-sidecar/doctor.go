@@ -1,14 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/term"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
@@ -31,7 +37,7 @@ type finding struct {
 }
 
 // doctor checks the configuration against the real Stripe and Supabase and
-// prints a line for each check. It creates nothing. configuration is what
+// prints a line for each check, and a last one of how many failed. It creates nothing. configuration is what
 // loadConfig said; with mistakes in it nothing else can be checked.
 func doctor(ctx context.Context, c config, configuration error, asJSON bool, out io.Writer) (ok bool, err error) {
 	var findings []finding
@@ -43,20 +49,24 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 	} else {
 		findings = examine(ctx, c)
 	}
-	ok = true
+	failed := 0
 	for _, f := range findings {
-		ok = ok && f.OK
+		if !f.OK {
+			failed++
+		}
 	}
+	ok = failed == 0
 	if asJSON {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		encoder.SetEscapeHTML(false)
 		return ok, encoder.Encode(findings)
 	}
+	good, bad, end := colours(out)
 	for _, f := range findings {
-		line := "ok    " + f.Check
+		line := good + "ok" + end + "    " + f.Check
 		if !f.OK {
-			line = "FAIL  " + f.Check + ": " + f.Problem + " -> " + f.Remedy
+			line = bad + "FAIL" + end + "  " + f.Check + ": " + f.Problem + " -> " + f.Remedy
 		} else if f.Detail != "" {
 			line += ": " + f.Detail
 		}
@@ -64,7 +74,36 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 			return false, err
 		}
 	}
-	return ok, nil
+	summary := fmt.Sprintf("%sall of %d checks are ok%s", good, len(findings), end)
+	if !ok {
+		summary = fmt.Sprintf("%s%d of %d checks failed%s", bad, failed, len(findings), end)
+	}
+	_, err = fmt.Fprintln(out, summary)
+	return ok, err
+}
+
+// colours are the control sequences for green, red and neither on a terminal; ""
+// elsewhere and for those who want none. https://no-color.org
+func colours(out io.Writer) (good, bad, end string) {
+	if f, ok := out.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != "" {
+		return "", "", ""
+	}
+	return "\x1b[32m", "\x1b[31m", "\x1b[0m"
+}
+
+// remedyFor is what to do about err where a check's usual remedy would not help.
+func remedyFor(err error, usual string) string {
+	var network net.Error
+	var refused *customers.Refusal
+	switch {
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
+		return "it could not be reached: check its URL, and the network of this machine"
+	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized: // 403 would be a role that may not
+		return "take SUPABASE_SERVICE_ROLE_KEY anew from the project's settings, API keys, of the project in SUPABASE_URL"
+	case errors.As(err, &refused) && refused.Status >= 500:
+		return "look at the project's state and logs in the Supabase dashboard"
+	}
+	return usual
 }
 
 func examine(ctx context.Context, c config) []finding {
@@ -84,11 +123,7 @@ func examine(ctx context.Context, c config) []finding {
 		if f.OK = err == nil; f.OK {
 			f.Detail = detail
 		} else {
-			f.Problem, f.Remedy = strings.ReplaceAll(err.Error(), "\n", "; "), remedy
-		}
-		var network net.Error
-		if errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) {
-			f.Remedy = "it could not be reached: check its URL, and the network of this machine"
+			f.Problem, f.Remedy = strings.ReplaceAll(err.Error(), "\n", "; "), remedyFor(err, remedy)
 		}
 		findings = append(findings, f)
 		return f.OK
@@ -121,10 +156,24 @@ func examine(ctx context.Context, c config) []finding {
 		check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
 		if webhook {
 			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents, Charges and Disputes", without(bill.CheckMayRead))
-			check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none); "+
-				"a restricted key needs read access to Webhook Endpoints for this check alone", func(ctx context.Context) (string, error) {
-				return bill.CheckWebhook(ctx, api.WebhookPath)
-			})
+			var endpoint string
+			if check("webhook endpoint", "run `stripe-sidecar webhook https://<your site>"+api.WebhookPath+"`, which makes or mends it (`stripe listen` needs none); "+
+				"a restricted key needs access to Webhook Endpoints for these two alone", func(ctx context.Context) (_ string, err error) {
+				endpoint, err = bill.CheckWebhook(ctx, api.WebhookPath)
+				return endpoint, err
+			}) {
+				check("webhook delivery", "mend what answers at that URL, or move the endpoint with `stripe-sidecar webhook`", func(ctx context.Context) (string, error) {
+					if u, err := url.Parse(endpoint); err != nil || c.SiteOrigins.Any() || !c.SiteOrigins.AllowsOrigin(u.Scheme+"://"+u.Host) {
+						return "not tried: SITE_ORIGINS does not name that site", nil
+					}
+					return "an Event of no meaning was taken", bill.TryWebhook(ctx, endpoint)
+				})
+			}
+		}
+		if len(c.AllowedPrices) > 0 {
+			check("prices", "correct ALLOWED_PRICES from https://dashboard.stripe.com/prices; a restricted key needs read access to Prices", without(func(ctx context.Context) error {
+				return bill.CheckPrices(ctx, c.AllowedPrices)
+			}))
 		}
 	}
 	anon := check("Supabase Auth", "correct SUPABASE_URL and SUPABASE_ANON_KEY from the project's settings", without(authenticator.CheckAuth))
@@ -135,14 +184,47 @@ func examine(ctx context.Context, c config) []finding {
 		}
 		return detail, err
 	})
-	table := check("customers table", "run what `stripe-sidecar schema` prints in the SQL editor, or correct CUSTOMERS_TABLE and its columns, or SUPABASE_SERVICE_ROLE_KEY", without(store.CheckTable))
-	if anon && table {
-		check("customers table closed", "run what `stripe-sidecar schema` prints: it revokes the rights and turns on row level security", func(ctx context.Context) (string, error) {
-			return store.CheckClosed(ctx, c.SupabaseAnonKey.Secret)
-		})
+
+	const again = "run what `stripe-sidecar schema` prints in the SQL editor"
+	sitesOwn := c.schemaConfig().SitesOwn()
+	usual := again + " with this configuration, or correct the variables of its tables"
+	var problems []customers.Problem
+	good := check("schema", usual, func(ctx context.Context) (detail string, err error) {
+		detail, problems, err = store.CheckSchema(ctx, !c.live())
+		var refused *customers.Refusal
+		if errors.As(err, &refused) && refused.Code == "PGRST202" && sitesOwn && !webhook {
+			return "not run: without STRIPE_WEBHOOK_SECRET and with a table of the site's own nothing needs it", nil
+		}
+		return detail, err
+	})
+	if len(problems) > 0 {
+		findings, good = findings[:len(findings)-1], false
+	}
+	for _, p := range problems {
+		findings = append(findings, finding{Check: "schema", Problem: p.Table + ": " + p.Problem, Remedy: cmp.Or(p.Remedy, usual)})
+	}
+	if !good { // the checks below could only repeat it
+		return findings
+	}
+	closed := check("customers table", "correct CUSTOMERS_TABLE and its columns", without(store.CheckTable))
+	if anon && closed {
+		check("customers table closed", again+": it revokes the rights and turns on row level security", without(func(ctx context.Context) error {
+			return store.CheckClosed(ctx, c.SupabaseAnonKey.Secret, sitesOwn)
+		}))
 	}
 	if webhook {
-		check("subscriptions and purchases", "run what `stripe-sidecar schema` prints in the SQL editor, or correct SUPABASE_SERVICE_ROLE_KEY", without(store.CheckPurchases))
+		check("subscriptions and purchases", again, without(func(ctx context.Context) error {
+			subscriptions, purchases := billing.Columns()
+			return store.CheckColumns(ctx, subscriptions, purchases)
+		}))
+		check("recording", again, without(store.CheckWrites))
+		check("deleted users", again, func(ctx context.Context) (string, error) {
+			_, left, err := store.UsersLeft(ctx, 0)
+			if left == 0 {
+				return "", err
+			}
+			return fmt.Sprintf("%d of their Customers are left at Stripe, with USER_DELETED=%s", left, c.UserDeleted), err
+		})
 	}
 	return findings
 }

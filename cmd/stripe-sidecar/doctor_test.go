@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -62,17 +63,23 @@ func TestDoctor(t *testing.T) {
 		{name: "wrong anon key", env: []string{"SUPABASE_ANON_KEY", "sb_publishable_wrong"}, failing: "Supabase Auth", mentions: "SUPABASE_ANON_KEY"},
 		{name: "no key set", breaks: "GET /auth/v1/.well-known/jwks.json", handler: status(404, `{}`), failing: "signing keys", mentions: "jwks.json"},
 		{name: "no keys", breaks: "GET /auth/v1/.well-known/jwks.json", handler: status(200, `{"keys":[]}`), mentions: "SUPABASE_JWT_SECRET"},
-		{name: "wrong service role key", env: []string{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_wrong"},
-			failing: "customers table, subscriptions and purchases", mentions: "SUPABASE_SERVICE_ROLE_KEY"},
-		{name: "no such table", env: []string{"CUSTOMERS_TABLE", "nothing"}, failing: "customers table", mentions: "CUSTOMERS_TABLE"},
-		{name: "no such table of subscriptions", env: []string{"SUBSCRIPTIONS_TABLE", "nothing"}, failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
-		{name: "no such table of purchases", env: []string{"PURCHASES_TABLE", "nothing"}, failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
-		{name: "schema without functions", breaks: "POST /rest/v1/rpc/stripe_ticket", handler: status(404, `{"code":"PGRST202"}`),
-			failing: "subscriptions and purchases", mentions: "stripe-sidecar schema"},
+		{name: "wrong service role key", env: []string{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_wrong"}, failing: "schema", mentions: "take SUPABASE_SERVICE_ROLE_KEY anew"},
+		{name: "another table", env: []string{"CUSTOMERS_TABLE", "nothing"}, failing: "schema", mentions: `printed with the table of Customers "customers", which is "nothing" here`},
+		{name: "another table of subscriptions", env: []string{"SUBSCRIPTIONS_TABLE", "nothing"}, failing: "schema", mentions: "stripe-sidecar schema"},
+		{name: "another table of purchases", env: []string{"PURCHASES_TABLE", "nothing"}, failing: "schema", mentions: "stripe-sidecar schema"},
+		{name: "schema not run", breaks: "POST /rest/v1/rpc/stripe_schema", handler: status(404, `{"code":"PGRST202"}`), failing: "schema", mentions: "stripe-sidecar schema"},
+		{name: "schema not run, and not needed", breaks: "POST /rest/v1/rpc/stripe_schema", handler: status(404, `{"code":"PGRST202"}`),
+			env: []string{"STRIPE_WEBHOOK_SECRET", "", "CUSTOMERS_TABLE", "subscriptions", "CUSTOMERS_USER_COLUMN", "user_id", "SUBSCRIPTIONS_TABLE", "abos"}, mentions: "nothing needs it"},
+		{name: "no tickets", breaks: "POST /rest/v1/rpc/stripe_ticket", handler: status(404, `{"code":"PGRST202"}`), failing: "recording", mentions: "stripe-sidecar schema"},
+		{name: "project paused", breaks: "POST /rest/v1/rpc/stripe_schema", handler: status(540, `{}`), failing: "schema", mentions: "Supabase dashboard"},
 		{name: "open to anon", breaks: "GET /rest/v1/customers", handler: status(200, `[{"id":"x","stripe_customer_id":"cus_1"}]`),
-			failing: "customers table closed", mentions: "anyone on the internet"},
+			failing: "customers table closed", mentions: "anyone on the internet may read it"},
+		{name: "open to anon for writing", breaks: "PATCH /rest/v1/customers", handler: status(200, `[]`),
+			failing: "customers table closed", mentions: "anyone on the internet may write it"},
+		{name: "unusable keys", breaks: "GET /auth/v1/.well-known/jwks.json", handler: status(200, `{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`),
+			failing: "signing keys", mentions: "none of the 1 keys"},
 		{name: "Supabase down", env: []string{"SUPABASE_URL", "http://127.0.0.1:1"},
-			failing: "Supabase Auth, signing keys, customers table, subscriptions and purchases", mentions: "it could not be reached"},
+			failing: "Supabase Auth, signing keys, schema", mentions: "it could not be reached"},
 		{name: "wrong configuration", env: []string{"SITE_ORIGINS", "*", "LOG_LEVEL", "loud"}, failing: "SITE_ORIGINS, LOG_LEVEL", mentions: "every site on the internet"},
 	}
 	for _, test := range tests {
@@ -98,7 +105,9 @@ func TestDoctor(t *testing.T) {
 			var stdout, stderr, asJSON bytes.Buffer
 			code := run(t.Context(), []string{"doctor"}, &stdout, &stderr)
 			var failing []string
-			for line := range strings.Lines(stdout.String()) {
+			lines := strings.SplitAfter(strings.TrimSuffix(stdout.String(), "\n"), "\n")
+			last := len(lines) - 1
+			for _, line := range lines[:last] {
 				if rest, ok := strings.CutPrefix(line, "FAIL  "); ok {
 					name, _, _ := strings.Cut(rest, ":")
 					failing = append(failing, name)
@@ -109,9 +118,12 @@ func TestDoctor(t *testing.T) {
 					t.Errorf("line %q; want ok or FAIL", line)
 				}
 			}
-			want := 0
+			want, summary := 0, fmt.Sprintf("all of %d checks are ok", last)
 			if test.failing != "" {
-				want = 1
+				want, summary = 1, fmt.Sprintf("%d of %d checks failed", len(failing), last)
+			}
+			if lines[last] != summary {
+				t.Errorf("last line = %q; want %q", lines[last], summary)
 			}
 			if got := strings.Join(failing, ", "); code != want || got != test.failing || !strings.Contains(stdout.String(), test.mentions) {
 				t.Errorf("doctor = %d, failing %q; want %d, %q, mentioning %q:\n%s", code, got, want, test.failing, test.mentions, &stdout)
@@ -124,7 +136,7 @@ func TestDoctor(t *testing.T) {
 			}
 			var findings []finding
 			jsonCode := run(t.Context(), []string{"doctor", "--json"}, &asJSON, &stderr)
-			if err := json.Unmarshal(asJSON.Bytes(), &findings); err != nil || jsonCode != want || len(findings) != strings.Count(stdout.String(), "\n") {
+			if err := json.Unmarshal(asJSON.Bytes(), &findings); err != nil || jsonCode != want || len(findings) != last {
 				t.Errorf("doctor --json = %d, %s, %v; want %d and the same findings", jsonCode, &asJSON, err, want)
 			}
 		})

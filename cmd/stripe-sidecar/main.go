@@ -34,7 +34,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command, argument := "serve", ""
 	switch {
-	case len(args) == 2 && (args[0] == "sync" || args[0] == "doctor" && args[1] == "--json"):
+	case len(args) == 2 && (args[0] == "sync" || args[0] == "webhook" || args[0] == "doctor" && args[1] == "--json"):
 		command, argument = args[0], args[1]
 	case len(args) == 1:
 		command = args[0]
@@ -56,6 +56,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		_, _ = io.WriteString(stdout, sql)
 		return 0
+	case "webhook":
+		if err := checkWebhookURL(argument); err != nil {
+			fmt.Fprintln(stderr, "stripe-sidecar webhook:", err)
+			return 2
+		}
 	case "serve", "doctor", "sync", "healthcheck":
 	default:
 		fmt.Fprintf(stderr, "stripe-sidecar: no such command: %q; stripe-sidecar -h lists them\n", args)
@@ -74,11 +79,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
+	if command == "webhook" {
+		err = about(err, true, "STRIPE_SECRET_KEY", "STRIPE_API_BASE")
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 2
 	}
 	switch command {
+	case "webhook":
+		err = makeWebhook(ctx, c, argument, stdout, stderr)
 	case "serve":
 		err = serve(ctx, c, stderr)
 	case "sync":

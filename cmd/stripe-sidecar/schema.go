@@ -15,34 +15,45 @@ var schemaVariables = []string{"CUSTOMERS_TABLE", "CUSTOMERS_USER_COLUMN", "CUST
 // right or there at all; without a key, the mode is left as it is.
 func schema() (string, error) {
 	c, err := loadConfig()
-	var all mistakes
-	if errors.As(err, &all) {
-		relevant := mistakes{}
-		for _, name := range schemaVariables {
-			for _, text := range all[name] {
-				if !strings.HasPrefix(text, "is not set") {
-					relevant.add(name, text)
-				}
-			}
-		}
-		if len(relevant) > 0 {
-			return "", relevant
-		}
-	} else if err != nil {
+	if err := about(err, false, schemaVariables...); err != nil {
 		return "", err
 	}
-	settings := api.SchemaConfig{
+	settings := c.schemaConfig()
+	if c.StripeSecretKey.Reveal() != "" {
+		test := !c.live()
+		settings.TestModeCounts = &test
+	}
+	return api.SchemaFor(settings), nil
+}
+
+func (c config) schemaConfig() api.SchemaConfig {
+	return api.SchemaConfig{
 		CustomersTable:          string(c.CustomersTable),
 		CustomersUserColumn:     string(c.CustomersUserColumn),
 		CustomersCustomerColumn: string(c.CustomersCustomerColumn),
 		SubscriptionsTable:      string(c.SubscriptionsTable),
 		PurchasesTable:          string(c.PurchasesTable),
 	}
-	if c.StripeSecretKey.Reveal() != "" {
-		test := !c.live()
-		settings.TestModeCounts = &test
+}
+
+// about returns what of loadConfig's error is about these variables, nil for nothing;
+// that one is not set is a mistake only where it is needed.
+func about(err error, needed bool, names ...string) error {
+	all, relevant := mistakes{}, mistakes{}
+	if err != nil && !errors.As(err, &all) {
+		return err
 	}
-	return api.SchemaFor(settings), nil
+	for _, name := range names {
+		for _, text := range all[name] {
+			if needed || !strings.HasPrefix(text, "is not set") {
+				relevant.add(name, text)
+			}
+		}
+	}
+	if len(relevant) > 0 {
+		return relevant
+	}
+	return nil
 }
 
 // checkTables finds tables of one name, which could not be told apart.

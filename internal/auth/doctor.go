@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -27,6 +28,10 @@ func (a *Authenticator) CheckKeySet(ctx context.Context) (detail string, local b
 	keys, err := parseKeySet(body)
 	if err != nil {
 		return "", false, err
+	}
+	var published struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(body, &published); err == nil && len(keys) == 0 && len(published.Keys) > 0 {
+		return "", false, fmt.Errorf("none of the %d keys that are published can be used", len(published.Keys))
 	}
 	if len(keys) > 0 {
 		return fmt.Sprintf("%d published", len(keys)), true, nil

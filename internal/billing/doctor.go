@@ -1,15 +1,17 @@
 package billing
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/webhook"
 )
 
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
@@ -75,7 +77,10 @@ func (b *Billing) CheckMayRead(ctx context.Context) error {
 func (b *Billing) CheckPortal(ctx context.Context) error {
 	if id := b.config.PortalConfiguration; id != "" {
 		p := &stripe.BillingPortalConfigurationParams{Params: stripe.Params{Context: ctx}}
-		_, err := b.stripe.BillingPortalConfigurations.Get(id, p)
+		configuration, err := b.stripe.BillingPortalConfigurations.Get(id, p)
+		if err == nil && !configuration.Active {
+			return fmt.Errorf("%s is not active", id)
+		}
 		return stripeError("fetch portal configuration", err)
 	}
 	p := &stripe.BillingPortalConfigurationListParams{IsDefault: stripe.Bool(true), Active: stripe.Bool(true)}
@@ -90,9 +95,26 @@ func (b *Billing) CheckPortal(ctx context.Context) error {
 	return nil
 }
 
-// CheckWebhook reports whether an endpoint at Stripe sends what is handled to
-// a URL that ends in path. Endpoints of `stripe listen` are not in Stripe's list.
-func (b *Billing) CheckWebhook(ctx context.Context, path string) (detail string, err error) {
+// CheckPrices reports whether Stripe has these Prices, and they can be bought.
+func (b *Billing) CheckPrices(ctx context.Context, ids []string) error {
+	var problems []error
+	for _, id := range ids {
+		p, err := b.stripe.Prices.Get(id, &stripe.PriceParams{Params: stripe.Params{Context: ctx}})
+		switch {
+		case err != nil:
+			problems = append(problems, stripeError("fetch price "+id, err))
+		case !p.Active:
+			problems = append(problems, fmt.Errorf("price %s is archived", id))
+		case p.Livemode != b.config.LiveMode:
+			problems = append(problems, fmt.Errorf("price %s: %w", id, ErrOtherMode))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// CheckWebhook returns the URL, which ends in path, to which an endpoint at Stripe
+// sends all that is handled. Endpoints of `stripe listen` are not in Stripe's list.
+func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, err error) {
 	p := &stripe.WebhookEndpointListParams{}
 	p.Context = ctx
 	p.Limit = stripe.Int64(100)
@@ -103,12 +125,7 @@ func (b *Billing) CheckWebhook(ctx context.Context, path string) (detail string,
 		if !strings.HasSuffix(e.URL, path) {
 			continue
 		}
-		var missing []string
-		for _, name := range HandledEvents() {
-			if !slices.Contains(e.EnabledEvents, name) && !slices.Contains(e.EnabledEvents, "*") {
-				missing = append(missing, name)
-			}
-		}
+		missing, _ := difference(e.EnabledEvents)
 		switch {
 		case e.Status != "enabled":
 			err = fmt.Errorf("%s is %s", e.URL, e.Status)
@@ -122,4 +139,41 @@ func (b *Billing) CheckWebhook(ctx context.Context, path string) (detail string,
 		err = stripeError("list webhook endpoints", list.Err())
 	}
 	return "", err
+}
+
+// TryWebhook sends an endpoint an Event of a type that means nothing, signed with
+// the first of the secrets, and reports whether this service took it as such: then
+// name, certificate, proxy, body and secret are as they must be.
+func (b *Billing) TryWebhook(ctx context.Context, url string) error {
+	payload, err := json.Marshal(map[string]any{"id": "evt_stripe_sidecar_doctor", "object": "event",
+		"type": "stripe_sidecar.doctor", "livemode": b.config.LiveMode, "data": map[string]any{"object": map[string]any{}}})
+	if err != nil {
+		return err
+	}
+	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: payload, Secret: b.config.WebhookSecrets[0].Reveal()})
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(payload))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Stripe-Signature", signed.Header)
+	resp, err := b.config.Network.Client().Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct{ Status string }
+	_ = json.NewDecoder(resp.Body).Decode(&answer) // what is not JSON has no status
+	switch {
+	case resp.StatusCode/100 == 3:
+		return fmt.Errorf("%s redirects to %s, where Stripe does not follow", url, resp.Header.Get("Location"))
+	case resp.StatusCode == http.StatusBadRequest:
+		return fmt.Errorf("%s does not take what was signed with this configuration's secret: the service there has another one, or something on the way changes the body", url)
+	case resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%s answers 404: the service there has no webhook secret, or does not get the path as it is", url)
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s answers %d", url, resp.StatusCode)
+	case answer.Status != "ignored":
+		return fmt.Errorf("%s answers, but not as this service does", url)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,6 +68,17 @@ type lineItem struct {
 	ProductID   *string `json:"product_id"`
 	Quantity    int64   `json:"quantity"`
 	AmountTotal int64   `json:"amount_total"` // smallest unit of the currency
+}
+
+// Columns returns the columns of the two tables that this program writes.
+func Columns() (subscriptions, purchases []string) {
+	names := func(row reflect.Type) (columns []string) {
+		for _, field := range reflect.VisibleFields(row) {
+			columns = append(columns, field.Tag.Get("json"))
+		}
+		return append(columns, "ticket")
+	}
+	return names(reflect.TypeFor[subscriptionRow]()), names(reflect.TypeFor[purchaseRow]())
 }
 
 // syncSubscription fetches a subscription and writes its present state. The

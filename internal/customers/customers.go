@@ -221,7 +221,7 @@ func (c call) failure(doing string, err error) error {
 		return nil
 	}
 	if c.Status != 0 && c.Status/100 != 2 {
-		refused := &refusal{status: c.Status}
+		refused := &Refusal{Status: c.Status}
 		_ = json.Unmarshal(c.Body, refused) // a gateway's answer has no code
 		err = refused
 	}
@@ -233,28 +233,28 @@ func (c call) failure(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// refusal is an answer of PostgREST that is no success. Its message is left
+// Refusal is an answer of PostgREST that is not a success. Its message is left
 // out, because it can quote what somebody entered.
 // https://docs.postgrest.org/en/stable/references/errors.html
-type refusal struct {
-	status int
+type Refusal struct {
+	Status int    `json:"-"` // of HTTP
 	Code   string // PostgreSQL's or PostgREST's, "" when something else answered
 }
 
 // UserUnknown tells whether a row was refused because its user is not in
 // auth.users (foreign_key_violation).
-func (e *refusal) UserUnknown() bool { return e.Code == "23503" }
+func (e *Refusal) UserUnknown() bool { return e.Code == "23503" }
 
-func (e *refusal) Error() string {
-	text := fmt.Sprintf("status %d", e.status)
+func (e *Refusal) Error() string {
+	text := fmt.Sprintf("status %d", e.Status)
 	if e.Code != "" {
 		text += fmt.Sprintf(", code %.10s", e.Code)
 	}
 	switch {
 	case e.Code == "PGRST202", e.Code == "PGRST205", e.Code == "42703", e.Code == "42P10":
-		text += ": has the schema been run, and do CUSTOMERS_TABLE and its columns fit?"
-	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
-		text += ": is SUPABASE_SERVICE_ROLE_KEY the service role's?"
+		text += ": has the schema been run, with the names of these tables and columns?"
+	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
+		text += ": is the key the service role's?"
 	}
 	return text
 }

@@ -23,10 +23,10 @@ const SchemaVersion = 2
 // is of an earlier version than SchemaVersion.
 func (s *Store) Ticket(ctx context.Context) (int64, error) {
 	answer, err := s.call(ctx, "ticket", "stripe_ticket", map[string]int{"needs": SchemaVersion})
-	var refused *refusal
+	var refused *Refusal
 	if errors.As(err, &refused) && (refused.Code == "PGRST202" || refused.Code == "0A000") {
 		return 0, fmt.Errorf("the schema in the database is missing, or older than version %d: run what `stripe-sidecar schema` prints (status %d, code %s)",
-			SchemaVersion, refused.status, refused.Code)
+			SchemaVersion, refused.Status, refused.Code)
 	}
 	if err != nil {
 		return 0, err

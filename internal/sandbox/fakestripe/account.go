@@ -142,6 +142,8 @@ func New(o Options) *Account {
 	s.handle("GET", "/v1/invoices", listOf(&s.invoices, s.invoiceJSON))
 	s.handle("GET", "/v1/invoices/{invoice}", retrieveOf(&s.invoices, "invoice", "invoice", s.invoiceJSON))
 	s.handle("GET", "/v1/webhook_endpoints", s.listWebhooks)
+	s.handle("POST", "/v1/webhook_endpoints", s.createWebhook)
+	s.handle("POST", "/v1/webhook_endpoints/{webhook_endpoint}", s.updateWebhook)
 	s.handlePages()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		(&stripeError{status: http.StatusNotFound, Message: fmt.Sprintf(

@@ -25,7 +25,11 @@ const (
 
 // WebhookEndpoint receives every Event.
 // https://docs.stripe.com/webhooks
-type WebhookEndpoint struct{ URL, Secret string }
+type WebhookEndpoint struct {
+	URL, Secret string
+	Events      []string // the types of Event that it asks for; nil: all. It is sent all the same.
+	Disabled    bool
+}
 
 // Event is an Event as the account has it.
 // https://docs.stripe.com/api/events
@@ -147,10 +151,58 @@ func await(ctx context.Context, answered chan struct{}) {
 }
 
 func (s *Account) webhookJSON(i int) object {
-	return object{
-		"id": fmt.Sprintf("we_sandbox_%d", i+1), "object": "webhook_endpoint", "livemode": false, "status": "enabled",
-		"url": s.o.Webhooks[i].URL, "enabled_events": []string{"*"}, "api_version": nil, "metadata": object{},
+	e := s.o.Webhooks[i]
+	status, events := "enabled", e.Events
+	if e.Disabled {
+		status = "disabled"
 	}
+	if events == nil {
+		events = []string{"*"}
+	}
+	return object{
+		"id": fmt.Sprintf("we_sandbox_%d", i+1), "object": "webhook_endpoint", "livemode": false, "status": status,
+		"url": e.URL, "enabled_events": events, "api_version": nil, "metadata": object{},
+	}
+}
+
+// Webhooks returns the endpoints.
+func (s *Account) Webhooks() []WebhookEndpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.o.Webhooks)
+}
+
+func (s *Account) createWebhook(q *request) (any, *stripeError) {
+	e := WebhookEndpoint{URL: q.text("url"), Secret: newID("whsec_", 32), Events: q.texts("enabled_events")}
+	if e.URL == "" || e.Events == nil {
+		return nil, missing("url")
+	}
+	s.o.Webhooks = append(slices.Clip(s.o.Webhooks), e)
+	created := s.webhookJSON(len(s.o.Webhooks) - 1)
+	created["secret"] = e.Secret // this once
+	return created, nil
+}
+
+func (s *Account) updateWebhook(q *request) (any, *stripeError) {
+	id := q.PathValue("webhook_endpoint")
+	for i := range s.o.Webhooks {
+		if s.webhookJSON(i)["id"] == id {
+			if events := q.texts("enabled_events"); events != nil {
+				s.o.Webhooks[i].Events = events
+			}
+			return s.webhookJSON(i), nil
+		}
+	}
+	return nil, noSuch(http.StatusNotFound, "webhook endpoint", id, "webhook_endpoint")
+}
+
+// texts is a parameter that is a list.
+func (q *request) texts(name string) (all []string) {
+	list, _ := q.params[name].([]any)
+	for _, v := range list {
+		all = append(all, fmt.Sprint(v))
+	}
+	return all
 }
 
 func (s *Account) listWebhooks(q *request) (any, *stripeError) {

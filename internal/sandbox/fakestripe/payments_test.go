@@ -211,7 +211,7 @@ func TestDelivery(t *testing.T) {
 		}
 	}))
 	defer endpoint.Close()
-	s := New(Options{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}, RetryDelay: time.Millisecond})
+	s := New(Options{Webhooks: []WebhookEndpoint{{URL: endpoint.URL, Secret: "whsec_test"}}, RetryDelay: time.Millisecond})
 	post(t, s, "/v1/customers", "")
 	event := s.Events()[0]
 	if got, want := <-taken, event.ID+" customer.created"; got != want {
@@ -288,7 +288,7 @@ func TestCheckoutWaits(t *testing.T) {
 		}
 	}))
 	defer endpoint.Close()
-	s := New(Options{Webhooks: []WebhookEndpoint{{endpoint.URL, "whsec_test"}}})
+	s := New(Options{Webhooks: []WebhookEndpoint{{URL: endpoint.URL, Secret: "whsec_test"}}})
 	defer s.Close()
 	page := "/c/pay/" + newCheckout(t, s, "price_lifetime", "payment", "")
 	back := make(chan int, 1)
