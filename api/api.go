@@ -42,6 +42,7 @@ type Config struct {
 	Registry        *prometheus.Registry // what GET /metrics shows
 	Sites           Sites
 	Prices          []string      // the Price IDs that may be bought; empty for any
+	SignInModes     []string      // the modes of a Checkout Session that a guest gets none of
 	TrustedProxies  Proxies       // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
 	RatePerMinute   int           // requests to the two POST endpoints per client address; 0 for no limit

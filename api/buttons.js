@@ -4,6 +4,7 @@
 //   <button-checkout price="price_…" mode="subscription">Subscribe</button-checkout>
 //   <button-account signin-url="/login">Billing</button-account>
 //
+// Either goes to signin-url, if it has one, where somebody must sign in.
 // success-url, cancel-url and return-url are relative to the page, and the page
 // itself when missing; endpoint is where the service is, by default where this
 // file came from. Style with ::part(button), ::part(error) and [aria-busy=true].

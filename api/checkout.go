@@ -47,6 +47,9 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 // buy starts the purchase of a user, nil for a guest. A subscriber who may not
 // subscribe twice is sent to the billing portal instead.
 func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Page, error) {
+	if user == nil && slices.Contains(s.SignInModes, request.Mode) {
+		return billing.Page{}, errNotSignedIn
+	}
 	ctx, key := r.Context(), r.Header.Get("Idempotency-Key")
 	entryOf(ctx).userID = ""
 	switch addr, known := s.TrustedProxies.ClientAddr(r); {

@@ -163,6 +163,8 @@ func TestOpenAPI(t *testing.T) {
 		send("POST", path, body, "Cookie", "x="+strings.Repeat("x", 64<<10))
 	}
 	send("POST", checkout, buyPro, "Origin", "https://evil.example")
+	closed := start(t, func(s *settings) { s.api.SignInModes = []string{"subscription"} })
+	check("POST", checkout, closed.checkout(buyPro))
 
 	send("POST", portal, openPortal, session...)
 	send("POST", portal, openPortal)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -17,6 +18,7 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
 )
 
 // config is the environment. Its fields are exported for envconfig, and so that
@@ -41,6 +43,7 @@ type config struct {
 	SiteOrigins   sites `envconfig:"SITE_ORIGINS" desc:"the sites served: origins or https://*.example.com, comma-separated; required with a live key"`
 	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs that may be bought, comma-separated; any when unset"`
 
+	CheckoutRequireSignIn   string `envconfig:"CHECKOUT_REQUIRE_SIGN_IN" default:"none" desc:"none, subscription or all: what a guest cannot buy"`
 	CheckoutPromotionCodes  bool   `envconfig:"CHECKOUT_PROMOTION_CODES" default:"true" desc:"let buyers enter promotion codes"`
 	CheckoutAutomaticTax    bool   `envconfig:"CHECKOUT_AUTOMATIC_TAX" default:"false" desc:"Stripe Tax"`
 	CheckoutTaxIDCollection bool   `envconfig:"CHECKOUT_TAX_ID_COLLECTION" default:"false" desc:"let businesses enter their tax ID"`
@@ -210,6 +213,9 @@ func (c config) check(m mistakes) {
 	if _, err := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName()); err != nil {
 		m.add("SUPABASE_COOKIE_OPTIONS", err.Error())
 	}
+	if !slices.Contains([]string{"none", "subscription", "all"}, c.CheckoutRequireSignIn) {
+		m.add("CHECKOUT_REQUIRE_SIGN_IN", "is none of none, subscription and all")
+	}
 	if c.CheckoutTrialDays > 730 {
 		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
 	}
@@ -253,6 +259,17 @@ func (c config) live() bool {
 	key := c.StripeSecretKey.Reveal()
 	return (strings.HasPrefix(key, "sk_") || strings.HasPrefix(key, "rk_")) &&
 		!strings.HasPrefix(key[3:], "test_")
+}
+
+// signInModes are the modes of a purchase that a guest cannot make.
+func (c config) signInModes() []string {
+	switch c.CheckoutRequireSignIn {
+	case "subscription":
+		return []string{billing.ModeSubscription}
+	case "all":
+		return []string{billing.ModePayment, billing.ModeSubscription}
+	}
+	return nil
 }
 
 // cookieName is the cookie in which the site's @supabase/ssr keeps the session.

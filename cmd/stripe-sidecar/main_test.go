@@ -139,11 +139,11 @@ func TestWrongConfiguration(t *testing.T) {
 	}{
 		{"nothing set", nil, []string{"STRIPE_SECRET_KEY is not set", "SUPABASE_URL is not set", "SUPABASE_ANON_KEY is not set", "SUPABASE_SERVICE_ROLE_KEY is not set"}},
 		{"white space is not set", valid("SUPABASE_URL", "  "), []string{"SUPABASE_URL is not set"}},
-		{"many at once", valid("PORT", "http", "STRIPE_SECRET_KEY", "pk_test_1", "SUPABASE_URL", "abc.supabase.co", "CHECKOUT_TRIAL_DAYS", "731",
+		{"many at once", valid("PORT", "http", "STRIPE_SECRET_KEY", "pk_test_1", "SUPABASE_URL", "abc.supabase.co", "CHECKOUT_TRIAL_DAYS", "731", "CHECKOUT_REQUIRE_SIGN_IN", "yes",
 			"CHECKOUT_AUTOMATIC_TAX", "sure", "CUSTOMERS_TABLE", "public.customers", "TRUSTED_PROXIES", "nginx", "UPSTREAM_TIMEOUT", "15", "SHUTDOWN_TIMEOUT", "-1s",
 			"LOG_LEVEL", "loud", "LOG_FORMAT", "xml", "PORTAL_CONFIGURATION", "pc_1", "SITE_ORIGINS", "*,example.com"),
 			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is not a URL", "SITE_ORIGINS entry 1 would let", "SITE_ORIGINS entry 2 has no scheme",
-				"CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is not the name", "TRUSTED_PROXIES entry 1 is neither an address",
+				"CHECKOUT_REQUIRE_SIGN_IN is none of none, subscription and all", "CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is not the name", "TRUSTED_PROXIES entry 1 is neither an address",
 				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL is none", "LOG_FORMAT is neither"}},
 		{"live key and a mock", valid("STRIPE_SECRET_KEY", "sk_live_1", "STRIPE_API_BASE", "http://localhost:12111", "SITE_ORIGINS", "https://a.example"),
 			[]string{"STRIPE_API_BASE would send a live key"}},

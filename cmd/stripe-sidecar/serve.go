@@ -69,6 +69,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		Registry:        registry,
 		Sites:           c.SiteOrigins.Sites,
 		Prices:          c.AllowedPrices,
+		SignInModes:     c.signInModes(),
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),

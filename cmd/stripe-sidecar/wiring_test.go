@@ -235,6 +235,8 @@ func TestWiring(t *testing.T) {
 		"SITE_ORIGINS":   {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
 		"ALLOWED_PRICES": {value: "price_other", probe: guest, without: "200", with: `400 {"error":"This price is not for sale"}` + "\n"},
 
+		"CHECKOUT_REQUIRE_SIGN_IN": {value: "all", probe: guest, without: "200", with: `401 {"error":"Not signed in"}` + "\n"},
+
 		"CHECKOUT_PROMOTION_CODES":   {value: "false", probe: buys(oneTime, "allow_promotion_codes"), without: "true", with: ""},
 		"CHECKOUT_AUTOMATIC_TAX":     {value: "true", probe: buys(oneTime, "automatic_tax[enabled]"), without: "", with: "true"},
 		"CHECKOUT_TAX_ID_COLLECTION": {value: "true", probe: buys(oneTime, "tax_id_collection[enabled]"), without: "", with: "true"},
