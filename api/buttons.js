@@ -4,6 +4,9 @@
 //   <button-checkout price="price_…" mode="subscription">Subscribe</button-checkout>
 //   <button-account signin-url="/login">Billing</button-account>
 //
+// quantity is how many of the price are bought; flow opens billing at a step,
+// payment_method_update, subscription_cancel or subscription_update, the last two
+// of the subscription that is named, or the only one.
 // Either goes to signin-url, if it has one, where somebody must sign in.
 // success-url, cancel-url and return-url are relative to the page, and the page
 // itself when missing; endpoint is where the service is, by default where this
@@ -109,8 +112,10 @@ customElements.define('button-checkout', class extends StripeButton {
   path = 'create-checkout'
 
   body() {
+    const quantity = this.getAttribute('quantity') ?? undefined
     return {
       priceId: this.getAttribute('price'),
+      quantity: Number(quantity) || quantity, // what is not a number is the service's to refuse
       mode: this.getAttribute('mode'),
       successUrl: this.url('success-url'),
       cancelUrl: this.url('cancel-url'),
@@ -122,6 +127,10 @@ customElements.define('button-account', class extends StripeButton {
   path = 'create-portal'
 
   body() {
-    return { returnUrl: this.url('return-url') }
+    return {
+      returnUrl: this.url('return-url'),
+      flow: this.getAttribute('flow') ?? undefined,
+      subscription: this.getAttribute('subscription') ?? undefined,
+    }
   }
 })

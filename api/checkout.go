@@ -71,7 +71,7 @@ func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *au
 		if err := auth.Confirm(ctx); err != nil {
 			return page, err
 		}
-		return s.Billing.CreatePortalSession(ctx, subscribed.CustomerID, request.CancelURL)
+		return s.Billing.CreatePortalSession(ctx, billing.PortalRequest{CustomerID: subscribed.CustomerID, ReturnURL: request.CancelURL})
 	}
 	return page, err
 }
@@ -93,6 +93,10 @@ func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err er
 	}
 	if c.Mode != billing.ModePayment && c.Mode != billing.ModeSubscription {
 		return c, errMode
+	}
+	c.Quantity = 1
+	if err := b.whole("quantity", &c.Quantity, 999999); err != nil {
+		return c, err
 	}
 	if err := s.Sites.checkURLs(field{"successUrl", c.SuccessURL}, field{"cancelUrl", c.CancelURL}); err != nil {
 		return c, err

@@ -50,7 +50,7 @@ type schema struct {
 	Ref        string `yaml:"$ref"`
 	Type       string
 	Required   []string
-	Properties map[string]any
+	Properties map[string]schema
 }
 
 // TestOpenAPI holds the document to the code: the same routes, request fields,
@@ -150,11 +150,14 @@ func TestOpenAPI(t *testing.T) {
 		}
 		return string(b)
 	}
+	flow := func(flow, subscription string) string {
+		return fmt.Sprintf(`{"returnUrl":"https://8space.app/account","flow":%q,"subscription":%q}`, flow, subscription)
+	}
 	send("POST", checkout, buyPro)
 	send("POST", checkout, buyPro, session...)
 	send("POST", checkout, ``)
 	send("POST", checkout, `{}`)
-	for _, body := range []string{buy("priceId", `1`), buy("cancelUrl", `""`), buy("mode", `""`), buy("successUrl", `"x"`),
+	for _, body := range []string{buy("priceId", `1`), buy("cancelUrl", `""`), buy("mode", `""`), buy("quantity", `0`), buy("successUrl", `"x"`),
 		buy("successUrl", `"https://evil.example"`), buy("priceId", `"price_x"`), buy("priceId", `"price_1234567890"`)} {
 		send("POST", checkout, body)
 	}
@@ -169,9 +172,14 @@ func TestOpenAPI(t *testing.T) {
 	send("POST", portal, openPortal, session...)
 	send("POST", portal, openPortal)
 	send("POST", portal, openPortal, newcomer...)
-	for _, body := range []string{``, `{}`, `{"returnUrl":1}`, `{"returnUrl":"x"}`, `{"returnUrl":"https://evil.example"}`, strings.Repeat(" ", 65<<10)} {
+	for _, body := range []string{``, `{}`, `{"returnUrl":1}`, `{"returnUrl":"x"}`, `{"returnUrl":"https://evil.example"}`, flow("x", ""), flow("subscription_cancel", ""), strings.Repeat(" ", 65<<10)} {
 		send("POST", portal, body, session...)
 	}
+	for range 2 {
+		w.stripe.AddSubscription(w.customersSold()[1], "price_pro_monthly", "active")
+	}
+	send("POST", portal, flow("subscription_cancel", ""), session...)
+	send("POST", portal, flow("subscription_cancel", "sub_other"), session...)
 	send("POST", portal, openPortal, "Origin", "https://evil.example")
 
 	const hook = "/api/stripe/webhook"
@@ -272,20 +280,23 @@ func documentedFields(doc document) []string {
 	for _, operations := range doc.Paths {
 		for _, o := range operations {
 			for _, m := range o.RequestBody.Content {
-				names = slices.AppendSeq(names, maps.Keys(m.Schema.Properties))
+				for name, property := range m.Schema.Properties {
+					names = append(names, fmt.Sprint(name, " ", property.Type))
+				}
 			}
 		}
 	}
 	return names
 }
 
-// fieldsInCode finds the fields that handlers read, b.text("name", …).
+// fieldsInCode finds the fields that handlers read, b.text("name", …), and their types.
 func fieldsInCode(t *testing.T) []string {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
+	types := map[string]string{"text": "string", "whole": "integer"}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
@@ -294,8 +305,8 @@ func fieldsInCode(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, match := range regexp.MustCompile(`b\.text\("(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-			names = append(names, match[1])
+		for _, match := range regexp.MustCompile(`\bb\.(\w+)\("(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+			names = append(names, match[2]+" "+types[match[1]])
 		}
 	}
 	return names

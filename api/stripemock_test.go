@@ -72,6 +72,14 @@ func TestStripeMock(t *testing.T) {
 				}
 			}
 		}
+		if got := w.checkout(quantityOf(buyPro, "3"), customer...); got.status != 200 {
+			t.Errorf("%s: create-checkout of three = %d %s; want 200", name, got.status, got.body)
+		}
+		for _, flow := range []string{"payment_method_update", "subscription_cancel", "subscription_update"} {
+			if got := w.portal(portalAt(flow, ""), customer...); got.status != 200 {
+				t.Errorf("%s: create-portal at %s = %d %s; want 200", name, flow, got.status, got.body)
+			}
+		}
 		if got := w.portal(openPortal, customer...); got.status != 200 || !strings.HasPrefix(got.field("url"), "https://") {
 			t.Errorf("%s: create-portal = %d %s; want 200 and a url", name, got.status, got.body)
 		}

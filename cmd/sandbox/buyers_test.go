@@ -19,4 +19,31 @@ func TestBuyers(t *testing.T) {
 		w.alerts(offer("price_pro_monthly"), "Not signed in")
 		w.buy("price_lifetime") // which a guest may
 	})
+
+	t.Run("quantity and steps of the portal", func(t *testing.T) {
+		w := b.tab(t)
+		w.signIn(demoEmail, demoPassword, "Sign in")
+		five := css(`button-checkout[quantity="5"]:defined`)
+		w.do(chromedp.SetAttributeValue(five, "quantity", "a few"), chromedp.Click(css(`button-checkout[quantity="a few"]`)))
+		w.alerts(`button-checkout[quantity="a few"]`, "quantity must be a whole number from 1 to 999999")
+		w.do(chromedp.SetAttributeValue(css(`button-checkout[quantity]`), "quantity", "5"), chromedp.Click(five), chromedp.WaitVisible(css(`#card`)))
+		w.sees("Basic × 5")
+		w.pay("4242 4242 4242 4242")
+		w.sees("Subscribed Basic")
+		open := func(flow, text string) {
+			t.Helper()
+			w.do(chromedp.Click(css(`button-account[flow=` + flow + `]:defined`)))
+			w.sees(text)
+			w.picture("flow-" + flow)
+		}
+		back := []step{chromedp.Click(css(`button.main`)), chromedp.WaitVisible(css(`#sign-out`))}
+		open("payment_method_update", "Change your card")
+		w.do(append([]step{chromedp.SendKeys(css(`#card`), "4242 4242 4242 4242")}, back...)...)
+		open("subscription_update", "Change Basic")
+		w.do(append([]step{chromedp.Click(css(`[value=price_pro_monthly]`))}, back...)...)
+		w.sees("Subscribed Pro, renews on")
+		open("subscription_cancel", "Cancel Pro")
+		w.do(back...)
+		w.sees("Subscribed Pro, ends on")
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -29,6 +30,7 @@ type User struct {
 // CheckoutRequest is one purchase to be started.
 type CheckoutRequest struct {
 	PriceID    string
+	Quantity   int64  // of the Price, 1 or more
 	Mode       string // ModePayment or ModeSubscription
 	SuccessURL string // sent byte for byte; Stripe fills in {CHECKOUT_SESSION_ID}
 	CancelURL  string
@@ -78,11 +80,11 @@ func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) 
 // checkoutAs starts the purchase of a Customer.
 func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
 	if b.config.OneSubscription && r.Mode == ModeSubscription {
-		subscribed, err := b.subscribed(ctx, customerID)
+		all, err := b.subscriptions(ctx, customerID)
 		switch {
 		case err != nil:
 			return Page{}, err
-		case subscribed:
+		case slices.ContainsFunc(all, live):
 			return Page{}, &SubscribedError{customerID}
 		}
 	}
@@ -97,7 +99,7 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		Mode:       &r.Mode,
 		SuccessURL: &r.SuccessURL,
 		CancelURL:  &r.CancelURL,
-		LineItems:  []*stripe.CheckoutSessionLineItemParams{{Price: &r.PriceID, Quantity: stripe.Int64(1)}},
+		LineItems:  []*stripe.CheckoutSessionLineItemParams{{Price: &r.PriceID, Quantity: &r.Quantity}},
 	}
 	if b.config.PromotionCodes {
 		p.AllowPromotionCodes = stripe.Bool(true)
@@ -155,27 +157,34 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 	return page(doing, s.URL, s.APIResource)
 }
 
-// subscribed tells whether the Customer has a subscription that is active,
-// trialing or past due. Stripe is asked, not the site's tables, which lag.
+// subscriptions returns all subscriptions that a Customer ever had. Stripe is
+// asked, not the site's tables, which lag.
 // https://docs.stripe.com/api/subscriptions/list
-func (b *Billing) subscribed(ctx context.Context, customerID string) (bool, error) {
-	p := &stripe.SubscriptionListParams{Customer: &customerID}
+func (b *Billing) subscriptions(ctx context.Context, customerID string) ([]*stripe.Subscription, error) {
+	p := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
 	p.Context = calling(ctx, "list_subscriptions")
 	p.Limit = stripe.Int64(100)
+	var all []*stripe.Subscription
 	list := b.stripe.Subscriptions.List(p)
 	for list.Next() {
-		switch list.Subscription().Status {
-		case stripe.SubscriptionStatusActive, stripe.SubscriptionStatusTrialing, stripe.SubscriptionStatusPastDue:
-			return true, nil
-		}
+		all = append(all, list.Subscription())
 	}
 	if err := list.Err(); err != nil {
-		return false, stripeError("list subscriptions", err)
+		return nil, stripeError("list subscriptions", err)
 	}
 	if page := list.SubscriptionList(); page.Data == nil { // an empty list is there
-		return false, incomplete("list subscriptions", page.APIResource)
+		return nil, incomplete("list subscriptions", page.APIResource)
 	}
-	return false, nil
+	return all, nil
+}
+
+// live tells whether a subscription is active, trialing or past due.
+func live(s *stripe.Subscription) bool {
+	switch s.Status {
+	case stripe.SubscriptionStatusActive, stripe.SubscriptionStatusTrialing, stripe.SubscriptionStatusPastDue:
+		return true
+	}
+	return false
 }
 
 // idempotencyKey makes a key for Stripe from what it must depend on. Each part
