@@ -45,8 +45,8 @@ type Config struct {
 	SignInModes     []string      // the modes of a Checkout Session that a guest gets none of
 	TrustedProxies  Proxies       // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
-	RatePerMinute   int           // requests to the two POST endpoints per client address; 0 for no limit
-	MaxInFlight     int           // requests to the two POST endpoints worked on at once; beyond that 503
+	RatePerMinute   int           // requests to the POST endpoints per client address; 0 for no limit
+	MaxInFlight     int           // requests to the POST endpoints worked on at once; beyond that 503
 	MaxEvents       int           // Events likewise; each can be 1 MiB
 	ProbesApart     bool          // whether probes and metrics have a listener of their own
 	Ready           func() bool   // false from the moment the service is told to stop
@@ -79,7 +79,8 @@ func (s *service) routes() []route {
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 	}
 	if s.Webhook {
-		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)})
+		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)},
+			route{"POST", "/api/stripe/sync", post(s.sync)})
 	}
 	return routes
 }

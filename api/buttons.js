@@ -22,6 +22,34 @@ style.replaceSync(`
   [part=error]:not(:empty) { display: block; margin-top: .5em }
 `)
 
+const trouble = 'Something went wrong. Please try again.'
+
+// The service's answer, with its status.
+async function post(path, endpoint, body) {
+  const base = endpoint == null ? new URL('.', import.meta.url) : new URL(endpoint.replace(/\/?$/, '/'), document.baseURI)
+  let response
+  try {
+    response = await fetch(new URL(path, base), {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      credentials: 'include',
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(30000),
+    })
+  } catch {
+    throw new Error('The server could not be reached. Please try again.')
+  }
+  return { ...await response.json().catch(() => ({})), status: response.status }
+}
+
+// For the page that a buyer returns to, which may be there before Stripe has told
+// of the purchase: records it, and gives the user's subscriptions and purchases.
+export async function sync(endpoint) {
+  const { status, error, subscriptions, purchases } = await post('sync', endpoint, {})
+  if (status !== 200) throw new Error(error || trouble)
+  return { subscriptions, purchases }
+}
+
 class StripeButton extends HTMLElement {
   #button
   #error
@@ -81,23 +109,9 @@ class StripeButton extends HTMLElement {
 
   // The page to go to; an error has the text to show.
   async #ask() {
-    const endpoint = this.getAttribute('endpoint')
-    const base = endpoint === null ? new URL('.', import.meta.url) : new URL(endpoint.replace(/\/?$/, '/'), document.baseURI)
-    let response
-    try {
-      response = await fetch(new URL(this.path, base), {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/json' },
-        credentials: 'include',
-        body: JSON.stringify(this.body()),
-        signal: AbortSignal.timeout(30000),
-      })
-    } catch {
-      throw new Error('The server could not be reached. Please try again.')
-    }
-    if (response.status === 401 && this.hasAttribute('signin-url')) return this.url('signin-url')
-    const { url, error } = await response.json().catch(() => ({}))
-    if (!response.ok || !url) throw new Error(error || 'Something went wrong. Please try again.')
+    const { status, url, error } = await post(this.path, this.getAttribute('endpoint'), this.body())
+    if (status === 401 && this.hasAttribute('signin-url')) return this.url('signin-url')
+    if (!url) throw new Error(error || trouble)
     return url
   }
 

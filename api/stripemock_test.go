@@ -9,6 +9,8 @@ import (
 
 	"github.com/stripe/stripe-mock/embedded"
 	"github.com/stripe/stripe-mock/server"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // stripeMock returns Stripe's own mock server and the requests it refused.
@@ -59,7 +61,9 @@ func TestStripeMock(t *testing.T) {
 		},
 		"nothing": func(s *settings) { s.billing.PromotionCodes = false },
 	} {
-		w := start(t, func(s *settings) { s.billing.APIBase = mockURL }, change)
+		w := start(t, func(s *settings) {
+			s.billing.APIBase, s.billing.WebhookSecrets = mockURL, []upstream.Secret{upstream.NewSecret(whsec)}
+		}, change)
 		_, newcomer := w.signUp("ada@example.com")
 		u, customer := w.signUp("eve@example.com")
 		w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_123"})
@@ -79,6 +83,9 @@ func TestStripeMock(t *testing.T) {
 			if got := w.portal(portalAt(flow, ""), customer...); got.status != 200 {
 				t.Errorf("%s: create-portal at %s = %d %s; want 200", name, flow, got.status, got.body)
 			}
+		}
+		if got := w.do("POST", "/api/stripe/sync", "", customer...); got.status != 200 {
+			t.Errorf("%s: sync = %d %s; want 200", name, got.status, got.body)
 		}
 		if got := w.portal(openPortal, customer...); got.status != 200 || !strings.HasPrefix(got.field("url"), "https://") {
 			t.Errorf("%s: create-portal = %d %s; want 200 and a url", name, got.status, got.body)

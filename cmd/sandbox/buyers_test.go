@@ -29,6 +29,7 @@ func TestBuyers(t *testing.T) {
 		w.do(chromedp.SetAttributeValue(css(`button-checkout[quantity]`), "quantity", "5"), chromedp.Click(five), chromedp.WaitVisible(css(`#card`)))
 		w.sees("Basic × 5")
 		w.pay("4242 4242 4242 4242")
+		w.becomes(`performance.getEntriesByType('resource').some(e => e.name.endsWith('/api/stripe/sync') && e.responseStatus === 200)`)
 		w.sees("Subscribed Basic")
 		open := func(flow, text string) {
 			t.Helper()

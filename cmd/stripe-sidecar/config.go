@@ -58,7 +58,7 @@ type config struct {
 	SubscriptionsTable      identifier `envconfig:"SUBSCRIPTIONS_TABLE" default:"subscriptions" desc:"where that name is taken: run the schema that is printed then"`
 	PurchasesTable          identifier `envconfig:"PURCHASES_TABLE" default:"purchases" desc:"likewise"`
 
-	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the two POST endpoints per client address; 0 for no limit"`
+	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the POST endpoints per client address; 0 for no limit"`
 	TrustedProxies     prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
 	UpstreamTimeout    time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
 	ShutdownTimeout    time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/supabase-community/postgrest-go"
 )
 
 // SchemaVersion is the version of api/schema.sql that this program writes for. It
@@ -43,6 +45,25 @@ func (s *Store) WriteSubscription(ctx context.Context, ticket int64, row any) er
 // WritePurchase writes a row of the table purchases, as WriteSubscription does.
 func (s *Store) WritePurchase(ctx context.Context, ticket int64, row any) error {
 	return s.write(ctx, "stripe_write_purchase", map[string]any{"ticket": ticket, "purchase": row})
+}
+
+// UsersSubscriptions returns the rows of a user in the table subscriptions, the
+// newest first and at most 100.
+func (s *Store) UsersSubscriptions(ctx context.Context, userID string) ([]map[string]any, error) {
+	return s.usersRows(ctx, s.Subscriptions, userID)
+}
+
+// UsersPurchases returns those in the table purchases, likewise.
+func (s *Store) UsersPurchases(ctx context.Context, userID string) ([]map[string]any, error) {
+	return s.usersRows(ctx, s.Purchases, userID)
+}
+
+func (s *Store) usersRows(ctx context.Context, table, userID string) ([]map[string]any, error) {
+	config := s.Config
+	config.Table = table
+	return New(config).rows(ctx, "list", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+		return t.Select("*", "", false).Eq("user_id", userID).Order("created", &postgrest.OrderOpts{}).Limit(100, "")
+	})
 }
 
 // write calls a function that returns nothing. An answer with anything in it
