@@ -9,6 +9,7 @@ import (
 // TestBuyers clicks what a site can set beyond the defaults.
 func TestBuyers(t *testing.T) {
 	t.Setenv("CHECKOUT_REQUIRE_SIGN_IN", "subscription")
+	t.Setenv("CHECKOUT_ONE_SUBSCRIPTION", "true")
 	b := openBrowser(t)
 
 	t.Run("sign in first", func(t *testing.T) {
@@ -18,6 +19,28 @@ func TestBuyers(t *testing.T) {
 		w.do(chromedp.RemoveAttribute(offer("price_pro_monthly"), "signin-url"), chromedp.Click(offer("price_pro_monthly")))
 		w.alerts(offer("price_pro_monthly"), "Not signed in")
 		w.buy("price_lifetime") // which a guest may
+	})
+
+	t.Run("one subscription", func(t *testing.T) {
+		w := b.tab(t)
+		w.signIn("once@example.com", "correct horse", "Sign up")
+		w.buy("price_pro_monthly")
+		first, err := chromedp.Run(w.ctx, chromedp.Location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.do(chromedp.Navigate(b.site), chromedp.WaitVisible(css(`#sign-out`)))
+		w.buy("price_basic_monthly")
+		second, err := chromedp.Run(w.ctx, chromedp.Location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.do(chromedp.Navigate(first))
+		w.sees("This page has expired. Please start again.")
+		w.do(chromedp.Navigate(second), chromedp.WaitVisible(css(`#card`)))
+		w.pay("4242 4242 4242 4242")
+		w.do(chromedp.Click(offer("price_pro_monthly")))
+		w.sees("Renews on") // the portal
 	})
 
 	t.Run("quantity and steps of the portal", func(t *testing.T) {

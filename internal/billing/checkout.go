@@ -38,6 +38,9 @@ type CheckoutRequest struct {
 	// IdempotencyKey makes a repetition give the same Checkout Session; "" for
 	// none. It must already be bound to the caller.
 	IdempotencyKey string
+
+	noTrial bool   // the user has had a subscription
+	mark    string // see markKey
 }
 
 // SubscribedError says that a subscription was asked for by a user who has a
@@ -61,7 +64,7 @@ const maxReplacements = 20
 // https://docs.stripe.com/api/checkout/sessions/create
 func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Page, error) {
 	if r.User.ID == "" {
-		return b.checkout(ctx, r, "")
+		return checkoutPage(b.checkout(ctx, r, ""))
 	}
 	customerID, err := b.ensureCustomer(ctx, r.User)
 	if err != nil {
@@ -79,21 +82,21 @@ func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) 
 
 // checkoutAs starts the purchase of a Customer.
 func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
-	if b.config.OneSubscription && r.Mode == ModeSubscription {
+	if r.Mode == ModeSubscription && (b.config.OneSubscription || b.config.TrialDays > 0) {
 		all, err := b.subscriptions(ctx, customerID)
-		switch {
-		case err != nil:
+		if err != nil {
 			return Page{}, err
-		case slices.ContainsFunc(all, live):
-			return Page{}, &SubscribedError{customerID}
+		}
+		r.noTrial = slices.ContainsFunc(all, begun)
+		if b.config.OneSubscription {
+			return b.onlyCheckout(ctx, r, customerID, all)
 		}
 	}
-	return b.checkout(ctx, r, customerID)
+	return checkoutPage(b.checkout(ctx, r, customerID))
 }
 
 // checkout creates the Checkout Session, for a guest when customerID is "".
-func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
-	const doing = "create checkout session"
+func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (*stripe.CheckoutSession, error) {
 	p := &stripe.CheckoutSessionParams{
 		Params:     stripe.Params{Context: calling(ctx, "create_checkout_session")},
 		Mode:       &r.Mode,
@@ -115,6 +118,9 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 	if customerID != "" {
 		metadata = map[string]string{userIDKey: r.User.ID}
 		p.Metadata = metadata
+		if r.mark != "" {
+			p.Metadata = map[string]string{userIDKey: r.User.ID, markKey: r.mark}
+		}
 		p.Customer = &customerID
 		p.ClientReferenceID = &r.User.ID
 		// With an existing Customer Stripe keeps the address and the name that
@@ -129,10 +135,11 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 			}
 		}
 	}
+	trial := b.config.TrialDays > 0 && !r.noTrial
 	switch {
-	case r.Mode == ModeSubscription && (metadata != nil || b.config.TrialDays > 0):
+	case r.Mode == ModeSubscription && (metadata != nil || trial):
 		p.SubscriptionData = &stripe.CheckoutSessionSubscriptionDataParams{Metadata: metadata}
-		if b.config.TrialDays > 0 {
+		if trial {
 			p.SubscriptionData.TrialPeriodDays = &b.config.TrialDays
 		}
 	case r.Mode == ModePayment && metadata != nil:
@@ -144,17 +151,28 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 	if r.IdempotencyKey != "" {
 		// The Customer is part of it: after a replacement the parameters differ,
 		// and Stripe refuses a known key with other parameters.
-		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", r.IdempotencyKey, customerID))
+		parts := []string{r.IdempotencyKey, customerID}
+		if r.noTrial && b.config.TrialDays > 0 { // as is the trial, which is given once
+			parts = append(parts, "no trial")
+		}
+		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", parts...))
 	}
 
 	var s *stripe.CheckoutSession
-	if err := repeated(ctx, &p.Params, func() (err error) {
+	err := repeated(ctx, &p.Params, func() (err error) {
 		s, err = b.stripe.CheckoutSessions.New(p)
-		return stripeError(doing, err)
-	}); err != nil {
+		return stripeError(creatingCheckout, err)
+	})
+	return s, err
+}
+
+const creatingCheckout = "create checkout session"
+
+func checkoutPage(s *stripe.CheckoutSession, err error) (Page, error) {
+	if err != nil {
 		return Page{}, err
 	}
-	return page(doing, s.URL, s.APIResource)
+	return page(creatingCheckout, s.URL, s.APIResource)
 }
 
 // subscriptions returns all subscriptions that a Customer ever had. Stripe is
@@ -185,6 +203,12 @@ func live(s *stripe.Subscription) bool {
 		return true
 	}
 	return false
+}
+
+// begun tells whether a subscription ever ran: one whose first payment failed
+// did not.
+func begun(s *stripe.Subscription) bool {
+	return s.Status != stripe.SubscriptionStatusIncomplete && s.Status != stripe.SubscriptionStatusIncompleteExpired
 }
 
 // idempotencyKey makes a key for Stripe from what it must depend on. Each part
