@@ -3,6 +3,7 @@ package api_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +58,9 @@ func TestStripeMock(t *testing.T) {
 		"defaults": func(*settings) {},
 		"everything": func(s *settings) {
 			s.billing.AutomaticTax, s.billing.TaxIDCollection, s.billing.OneSubscription = true, true, true
+			s.billing.Params = url.Values{"locale": {"auto"}, "consent_collection[terms_of_service]": {"required"}}
+			s.billing.PaymentParams = url.Values{"submit_type": {"book"}, "payment_intent_data[description]": {"a & b"}}
+			s.billing.SubscriptionParams = url.Values{"subscription_data[description]": {"ä"}, "payment_method_types[]": {"card", "link"}}
 			s.billing.TrialDays, s.billing.PortalConfiguration = 30, "bpc_123"
 		},
 		"nothing": func(s *settings) { s.billing.PromotionCodes = false },

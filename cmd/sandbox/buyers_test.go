@@ -10,6 +10,7 @@ import (
 func TestBuyers(t *testing.T) {
 	t.Setenv("CHECKOUT_REQUIRE_SIGN_IN", "subscription")
 	t.Setenv("CHECKOUT_ONE_SUBSCRIPTION", "true")
+	t.Setenv("CHECKOUT_PARAMS", "locale=en-GB")
 	b := openBrowser(t)
 
 	t.Run("sign in first", func(t *testing.T) {
@@ -19,6 +20,9 @@ func TestBuyers(t *testing.T) {
 		w.do(chromedp.RemoveAttribute(offer("price_pro_monthly"), "signin-url"), chromedp.Click(offer("price_pro_monthly")))
 		w.alerts(offer("price_pro_monthly"), "Not signed in")
 		w.buy("price_lifetime") // which a guest may
+		if session := b.stripe("/v1/checkout/sessions")[0]; session["locale"] != "en-GB" {
+			t.Errorf("Checkout Session = %v; want the locale of CHECKOUT_PARAMS", session)
+		}
 	})
 
 	t.Run("one subscription", func(t *testing.T) {

@@ -49,8 +49,13 @@ type config struct {
 	CheckoutTaxIDCollection bool   `envconfig:"CHECKOUT_TAX_ID_COLLECTION" default:"false" desc:"let businesses enter their tax ID"`
 	CheckoutTrialDays       uint16 `envconfig:"CHECKOUT_TRIAL_DAYS" default:"0" desc:"free days before a subscription is charged, up to 730"`
 	CheckoutOneSubscription bool   `envconfig:"CHECKOUT_ONE_SUBSCRIPTION" default:"false" desc:"a subscriber gets the billing portal instead of a second subscription"`
-	PortalRequireMFA        bool   `envconfig:"PORTAL_REQUIRE_MFA" default:"false" desc:"the portal wants the second factor of users who have one"`
-	PortalConfiguration     string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
+
+	CheckoutParams             checkoutParams `envconfig:"CHECKOUT_PARAMS" desc:"form-encoded parameters for every Checkout Session: locale=auto&submit_type=book"`
+	CheckoutPaymentParams      checkoutParams `envconfig:"CHECKOUT_PAYMENT_PARAMS" desc:"likewise, for those in payment mode"`
+	CheckoutSubscriptionParams checkoutParams `envconfig:"CHECKOUT_SUBSCRIPTION_PARAMS" desc:"likewise, for those in subscription mode"`
+
+	PortalRequireMFA    bool   `envconfig:"PORTAL_REQUIRE_MFA" default:"false" desc:"the portal wants the second factor of users who have one"`
+	PortalConfiguration string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
 
 	CustomersTable          identifier `envconfig:"CUSTOMERS_TABLE" default:"customers" desc:"table of users and their Stripe Customers"`
 	CustomersUserColumn     identifier `envconfig:"CUSTOMERS_USER_COLUMN" default:"id" desc:"its column with the user's ID"`
@@ -216,6 +221,7 @@ func (c config) check(m mistakes) {
 	if !slices.Contains([]string{"none", "subscription", "all"}, c.CheckoutRequireSignIn) {
 		m.add("CHECKOUT_REQUIRE_SIGN_IN", "is none of none, subscription and all")
 	}
+	c.checkParams(m)
 	if c.CheckoutTrialDays > 730 {
 		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
 	}

@@ -31,7 +31,8 @@ type finding struct {
 }
 
 // doctor checks the configuration against the real Stripe and Supabase and
-// prints a line for each check. It creates nothing. configuration is what
+// prints a line for each check. It creates nothing, but for Checkout Sessions in
+// test mode that try CHECKOUT_PARAMS and are expired at once. configuration is what
 // loadConfig said; with mistakes in it nothing else can be checked.
 func doctor(ctx context.Context, c config, configuration error, asJSON bool, out io.Writer) (ok bool, err error) {
 	var findings []finding
@@ -119,6 +120,9 @@ func examine(ctx context.Context, c config) []finding {
 		})
 		check("Stripe permissions", "give the restricted key write access to Customers, Checkout Sessions and Customer portal", without(bill.CheckMayCreate))
 		check("billing portal", "save its settings at https://dashboard.stripe.com/settings/billing/portal, or correct PORTAL_CONFIGURATION", without(bill.CheckPortal))
+		if len(c.CheckoutParams)+len(c.CheckoutPaymentParams)+len(c.CheckoutSubscriptionParams) > 0 {
+			check("checkout parameters", "correct CHECKOUT_PARAMS, CHECKOUT_PAYMENT_PARAMS or CHECKOUT_SUBSCRIPTION_PARAMS: https://docs.stripe.com/api/checkout/sessions/create", bill.CheckParams)
+		}
 		if webhook {
 			check("Stripe read permissions", "give the restricted key read access to Subscriptions, Invoices, PaymentIntents and Charges", without(bill.CheckMayRead))
 			check("webhook endpoint", "add it, with the events that the README lists, at https://dashboard.stripe.com/webhooks (`stripe listen` needs none); "+

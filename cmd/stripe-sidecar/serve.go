@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -189,6 +190,9 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 		TrialDays:           int64(c.CheckoutTrialDays),
 		OneSubscription:     c.CheckoutOneSubscription,
 		PortalConfiguration: c.PortalConfiguration,
+		Params:              url.Values(c.CheckoutParams),
+		PaymentParams:       url.Values(c.CheckoutPaymentParams),
+		SubscriptionParams:  url.Values(c.CheckoutSubscriptionParams),
 	}
 }
 

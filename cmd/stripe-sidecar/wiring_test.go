@@ -165,6 +165,19 @@ func TestWiring(t *testing.T) {
 		w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
 		return w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.2")[:3]
 	}
+	both := func(parameters ...string) func(*testing.T, *wired) string { // of a payment and of a subscription
+		return func(t *testing.T, w *wired) (got string) {
+			for _, body := range []string{oneTime, recurring} {
+				var values []string
+				w.post(t, "create-checkout", body)
+				for _, parameter := range parameters {
+					values = append(values, w.sold(parameter))
+				}
+				got += strings.Join(values, " ") + "; "
+			}
+			return got
+		}
+	}
 	tests := map[string]struct {
 		value         string
 		base          []string // what else is set, with and without it
@@ -247,6 +260,9 @@ func TestWiring(t *testing.T) {
 			w.post(t, "create-checkout", recurring, w.bearer()...)
 			return last(w.stripe.Calls()).Path
 		}, without: "/v1/checkout/sessions", with: "/v1/billing_portal/sessions"},
+		"CHECKOUT_PARAMS":              {value: "locale=de&custom_text[submit][message]=a%26b", probe: both("locale", "custom_text[submit][message]"), without: " ;  ; ", with: "de a&b; de a&b; "},
+		"CHECKOUT_PAYMENT_PARAMS":      {value: "submit_type=book", probe: both("submit_type"), without: "; ; ", with: "book; ; "},
+		"CHECKOUT_SUBSCRIPTION_PARAMS": {value: "payment_method_collection=if_required", probe: both("payment_method_collection"), without: "; ; ", with: "; if_required; "},
 		"PORTAL_CONFIGURATION": {value: "bpc_wired", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)

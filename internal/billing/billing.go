@@ -6,6 +6,7 @@ package billing
 
 import (
 	"context"
+	"net/url"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
@@ -22,11 +23,14 @@ type Config struct {
 
 	WebhookSecrets []upstream.Secret // whsec_…; several while one is replaced
 
-	PromotionCodes      bool
-	AutomaticTax        bool
-	TaxIDCollection     bool
-	TrialDays           int64  // subscriptions only; 0 for no trial
-	OneSubscription     bool   // a subscriber cannot buy a second one: ErrSubscribed
+	PromotionCodes  bool
+	AutomaticTax    bool
+	TaxIDCollection bool
+	TrialDays       int64 // subscriptions only; 0 for no trial
+	OneSubscription bool  // a subscriber cannot buy a second one: ErrSubscribed
+	// What else is sent with every Checkout Session, or with those of one mode.
+	Params, PaymentParams, SubscriptionParams url.Values
+
 	PortalConfiguration string // bpc_…, "" for the account's default
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"slices"
 
 	"github.com/stripe/stripe-go/v76"
@@ -148,6 +149,13 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		// In subscription mode Stripe always creates one for a guest.
 		p.CustomerCreation = stripe.String(string(stripe.CheckoutSessionCustomerCreationAlways))
 	}
+	for _, params := range []url.Values{b.config.Params, b.modeParams(r.Mode)} {
+		for name, values := range params {
+			for _, value := range values {
+				p.AddExtra(name, value)
+			}
+		}
+	}
 	if r.IdempotencyKey != "" {
 		// The Customer is part of it: after a replacement the parameters differ,
 		// and Stripe refuses a known key with other parameters.
@@ -164,6 +172,13 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		return stripeError(creatingCheckout, err)
 	})
 	return s, err
+}
+
+func (b *Billing) modeParams(mode string) url.Values {
+	if mode == ModePayment {
+		return b.config.PaymentParams
+	}
+	return b.config.SubscriptionParams
 }
 
 const creatingCheckout = "create checkout session"

@@ -130,6 +130,7 @@ func New(o Options) *Account {
 	s.handle("GET", "/v1/billing_portal/configurations/{configuration}", retrieveOf(&s.portalConfigs, "configuration", "configuration", (*portalConfiguration).json))
 	s.handle("GET", "/v1/subscriptions", s.listSubscriptions)
 	s.handle("GET", "/v1/subscriptions/{subscription_exposed_id}", retrieveOf(&s.subscriptions, "subscription", "subscription_exposed_id", s.subscriptionJSON))
+	s.handle("GET", "/v1/prices", s.listPrices)
 	s.handle("GET", "/v1/prices/{price}", retrieveOf(&s.prices, "price", "price", (*price).json))
 	s.handle("GET", "/v1/balance", s.retrieveBalance)
 	s.handle("GET", "/v1/payment_intents", listOf(&s.payments, s.intentJSON))
@@ -477,6 +478,8 @@ func (s *Account) lookUp(id string) any {
 		return c.json()
 	} else if u := s.subscriptions.byID[id]; u != nil {
 		return s.subscriptionJSON(u)
+	} else if p := s.products.byID[id]; p != nil {
+		return p.json()
 	} else if p := s.payments.byID[id]; p != nil {
 		return s.intentJSON(p)
 	} else if p := s.charges.byID[id]; p != nil {

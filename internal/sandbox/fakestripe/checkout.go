@@ -302,7 +302,7 @@ func (s *Account) checkoutJSON(c *checkoutSession) object {
 		"allow_promotion_codes": c.request.at("allow_promotion_codes"),
 		"automatic_tax":         object{"enabled": c.request.on("automatic_tax", "enabled"), "status": nil},
 		"tax_id_collection":     object{"enabled": c.request.on("tax_id_collection", "enabled")},
-		"payment_method_types":  []string{"card"}, "locale": nil, "submit_type": nil,
+		"payment_method_types":  []string{"card"}, "locale": c.request.at("locale"), "submit_type": c.request.at("submit_type"),
 	}
 }
 
