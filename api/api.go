@@ -41,7 +41,7 @@ type Config struct {
 	Logger          *slog.Logger
 	Registry        *prometheus.Registry // what GET /metrics shows
 	Sites           Sites
-	Prices          []string      // the Price IDs that may be bought; empty for any
+	Prices          bool          // whether there is a list of what may be bought; Billing must have it then
 	SignInModes     []string      // the modes of a Checkout Session that a guest gets none of
 	TrustedProxies  Proxies       // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
@@ -77,6 +77,9 @@ func (s *service) routes() []route {
 		{"POST", "/api/stripe/create-portal", post(s.createPortal)},
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
+	}
+	if s.Prices {
+		routes = append(routes, route{"GET", "/api/stripe/prices", s.endpoint(endpoints, s.prices)})
 	}
 	if s.Webhook {
 		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)},

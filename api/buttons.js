@@ -3,11 +3,14 @@
 //   <script type="module" src="/api/stripe/buttons.js"></script>
 //   <button-checkout price="price_…" mode="subscription">Subscribe</button-checkout>
 //   <button-account signin-url="/login">Billing</button-account>
+//   <button-price price="price_…"></button-price>
 //
 // quantity is how many of the price are bought; flow opens billing at a step,
 // payment_method_update, subscription_cancel or subscription_update, the last two
 // of the subscription that is named, or the only one.
-// Either goes to signin-url, if it has one, where somebody must sign in.
+// button-price shows a price, by its ID or lookup key, in the page's language;
+// what stands in it is shown until then.
+// Either button goes to signin-url, if it has one, where somebody must sign in.
 // success-url, cancel-url and return-url are relative to the page, and the page
 // itself when missing; endpoint is where the service is, by default where this
 // file came from. Style with ::part(button), ::part(error) and [aria-busy=true].
@@ -22,14 +25,15 @@ style.replaceSync(`
   [part=error]:not(:empty) { display: block; margin-top: .5em }
 `)
 
+const base = endpoint => endpoint == null ? new URL('.', import.meta.url) : new URL(endpoint.replace(/\/?$/, '/'), document.baseURI)
+
 const trouble = 'Something went wrong. Please try again.'
 
 // The service's answer, with its status.
 async function post(path, endpoint, body) {
-  const base = endpoint == null ? new URL('.', import.meta.url) : new URL(endpoint.replace(/\/?$/, '/'), document.baseURI)
   let response
   try {
-    response = await fetch(new URL(path, base), {
+    response = await fetch(new URL(path, base(endpoint)), {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       credentials: 'include',
@@ -146,5 +150,55 @@ customElements.define('button-account', class extends StripeButton {
       flow: this.getAttribute('flow') ?? undefined,
       subscription: this.getAttribute('subscription') ?? undefined,
     }
+  }
+})
+
+// Stripe's smallest units, which for some currencies are not those of Intl.
+// https://docs.stripe.com/currencies#zero-decimal
+const decimals = currency => /^(bif|clp|djf|gnf|jpy|kmf|krw|mga|pyg|rwf|vnd|vuv|xaf|xof|xpf)$/.test(currency) ? 0
+  : /^(bhd|jod|kwd|omr|tnd)$/.test(currency) ? 3 : 2
+
+const catalogues = {} // one request for all of a page
+
+customElements.define('button-price', class extends HTMLElement {
+  static observedAttributes = ['price']
+
+  constructor() {
+    super()
+    this.attachShadow({ mode: 'open' }).append(document.createElement('slot'))
+  }
+
+  connectedCallback() {
+    this.#show()
+  }
+
+  attributeChangedCallback() {
+    this.#show()
+  }
+
+  async #show() {
+    const url = new URL('prices', base(this.getAttribute('endpoint')))
+    catalogues[url] ??= fetch(url).then(response => response.json()).catch(() => ({}))
+    const { prices = [] } = await catalogues[url]
+    const name = this.getAttribute('price')
+    const price = prices.find(price => price.id === name || price.lookup_key === name)
+    const part = (part, text) => Object.assign(document.createElement('span'), { part, textContent: text })
+    this.shadowRoot.replaceChildren(...price?.unit_amount == null ? [document.createElement('slot')]
+      : [part('amount', this.#amount(price)), ...price.interval ? [part('interval', this.#interval(price))] : []])
+  }
+
+  get #language() {
+    return this.closest('[lang]')?.lang || navigator.language
+  }
+
+  #amount({ unit_amount, currency }) {
+    return new Intl.NumberFormat(this.#language, { style: 'currency', currency, trailingZeroDisplay: 'stripIfInteger' })
+      .format(unit_amount / 10 ** decimals(currency))
+  }
+
+  #interval({ interval, interval_count }) {
+    const count = new Intl.NumberFormat(this.#language, { style: 'unit', unit: interval, unitDisplay: 'long' })
+    const field = interval === 'week' ? 'weekOfYear' : interval
+    return ` / ${interval_count > 1 ? count.format(interval_count) : new Intl.DisplayNames(this.#language, { type: 'dateTimeField' }).of(field)}`
   }
 })

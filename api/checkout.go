@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -16,7 +17,7 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 	if unread != nil {
 		return unread
 	}
-	request, err := s.checkoutRequest(raw)
+	request, err := s.checkoutRequest(r.Context(), raw)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *au
 }
 
 // checkoutRequest reads and checks the body in the contract's order.
-func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err error) {
+func (s *service) checkoutRequest(ctx context.Context, raw []byte) (c billing.CheckoutRequest, err error) {
 	b, err := parseBody(raw)
 	if err != nil {
 		return c, err
@@ -101,8 +102,9 @@ func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err er
 	if err := s.Sites.checkURLs(field{"successUrl", c.SuccessURL}, field{"cancelUrl", c.CancelURL}); err != nil {
 		return c, err
 	}
-	if len(s.Prices) > 0 && !slices.Contains(s.Prices, c.PriceID) {
-		return c, errPriceNotForSale
+	forSale, err := s.Billing.ForSale(ctx, c.PriceID)
+	if err == nil && !forSale {
+		err = errPriceNotForSale
 	}
-	return c, nil
+	return c, err
 }

@@ -116,7 +116,7 @@ func TestOpenAPI(t *testing.T) {
 	ready := true
 	w := start(t, func(s *settings) {
 		s.api.Sites = sites
-		s.api.Prices = []string{"price_pro_monthly", "price_lifetime", "price_1234567890"}
+		s.billing.Prices = []string{"price_pro_monthly", "price_lifetime", "price_1234567890"}
 		s.api.Ready = func() bool { return ready }
 		s.api.MaxInFlight = 1
 		s.api.MaxEvents = 1
@@ -280,6 +280,23 @@ func TestOpenAPI(t *testing.T) {
 	<-arrived
 	w.supabase.Intercept(nil)
 	send("POST", hook, `{}`)
+	close(release)
+	<-held
+
+	const priced = "/api/stripe/prices"
+	w.stripe.Intercept(stripeAnswers("/v1/prices/price_pro_monthly", 500, `{}`))
+	send("GET", priced, "")
+	w.stripe.Intercept(nil)
+	lent := start(t, func(s *settings) {
+		s.billing.Prices = []string{"pro_monthly", "price_lifetime"}
+		s.api.MaxInFlight = 1
+	})
+	check("GET", priced, lent.do("GET", priced, ""))
+	arrived, release = make(chan struct{}), make(chan struct{})
+	lent.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-release; return false })
+	go func() { held <- lent.checkout(buyOnce) }()
+	<-arrived
+	check("GET", priced, lent.do("GET", priced, ""))
 	close(release)
 	<-held
 

@@ -95,6 +95,15 @@ func TestStripeMock(t *testing.T) {
 			t.Errorf("%s: create-portal = %d %s; want 200 and a url", name, got.status, got.body)
 		}
 	}
+	w := start(t, func(s *settings) {
+		s.billing.APIBase, s.billing.Prices = mockURL, []string{"price_123", "gold", "silver"}
+	})
+	if got := w.do("GET", "/api/stripe/prices", ""); got.status != 200 {
+		t.Errorf("prices = %d %s; want 200", got.status, got.body)
+	}
+	if got := w.checkout(strings.Replace(buyPro, "price_pro_monthly", "gold", 1)); got.field("error") != "No such price: 'gold'" {
+		t.Errorf("create-checkout with a lookup key = %d %s; want one that the mock does not know", got.status, got.body)
+	}
 	if got := refused(); len(got) != 0 {
 		t.Errorf("stripe-mock refused %q; want every request accepted", got)
 	}

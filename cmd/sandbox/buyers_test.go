@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -23,6 +24,26 @@ func TestBuyers(t *testing.T) {
 		if session := b.stripe("/v1/checkout/sessions")[0]; session["locale"] != "en-GB" {
 			t.Errorf("Checkout Session = %v; want the locale of CHECKOUT_PARAMS", session)
 		}
+	})
+
+	t.Run("prices", func(t *testing.T) {
+		w := b.tab(t)
+		shown := func(price string) string {
+			return fmt.Sprintf(`document.querySelector('button-price[price=%s]').shadowRoot.textContent`, price)
+		}
+		for _, page := range []struct{ language, basic, lifetime string }{{"en", "$9 / month", "$199"}, {"de", "9\u00a0$ / Monat", "199\u00a0$"}, {"ja", "$9 / 月", "$199"}} {
+			w.do(chromedp.Evaluate[chromedp.Void](`{
+				document.documentElement.lang = "` + page.language + `"
+				for (const e of document.querySelectorAll('button-price')) e.setAttribute('price', e.getAttribute('price'))
+			}`))
+			w.becomes(shown("price_basic_monthly") + ` === "` + page.basic + `" && ` + shown("lifetime") + ` === "` + page.lifetime + `"`)
+		}
+		w.picture("prices")
+		w.do(chromedp.Evaluate[chromedp.Void](`document.querySelector('button-price').setAttribute('price', 'price_x')`))
+		w.becomes(`!!document.querySelector('button-price[price=price_x]').shadowRoot.querySelector('slot')`)
+		w.is("requests", `String(performance.getEntriesByType('resource').filter(e => e.name.endsWith('/api/stripe/prices')).length)`, "1")
+		w.do(chromedp.SetAttributeValue(offer("price_lifetime"), "price", "lifetime"))
+		w.buy("lifetime")
 	})
 
 	t.Run("one subscription", func(t *testing.T) {

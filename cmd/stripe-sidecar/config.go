@@ -41,7 +41,7 @@ type config struct {
 	SupabaseCookieOptions string `envconfig:"SUPABASE_COOKIE_OPTIONS" desc:"for sites that set cookieOptions: domain=.example.com; secure; samesite=strict; httponly"`
 
 	SiteOrigins   sites `envconfig:"SITE_ORIGINS" desc:"the sites served: origins or https://*.example.com, comma-separated; required with a live key"`
-	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs that may be bought, comma-separated; any when unset"`
+	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs or lookup keys that may be bought, comma-separated; any when unset"`
 
 	CheckoutRequireSignIn   string `envconfig:"CHECKOUT_REQUIRE_SIGN_IN" default:"none" desc:"none, subscription or all: what a guest cannot buy"`
 	CheckoutPromotionCodes  bool   `envconfig:"CHECKOUT_PROMOTION_CODES" default:"true" desc:"let buyers enter promotion codes"`

@@ -7,6 +7,8 @@ package billing
 import (
 	"context"
 	"net/url"
+	"sync"
+	"time"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
@@ -26,8 +28,11 @@ type Config struct {
 	PromotionCodes  bool
 	AutomaticTax    bool
 	TaxIDCollection bool
-	TrialDays       int64 // subscriptions only; 0 for no trial
-	OneSubscription bool  // a subscriber cannot buy a second one: ErrSubscribed
+	TrialDays       int64            // subscriptions only; 0 for no trial
+	OneSubscription bool             // a subscriber cannot buy a second one: ErrSubscribed
+	Prices          []string         // IDs and lookup keys of what may be bought; empty for any
+	Now             func() time.Time // nil: time.Now
+
 	// What else is sent with every Checkout Session, or with those of one mode.
 	Params, PaymentParams, SubscriptionParams url.Values
 
@@ -69,6 +74,10 @@ type Billing struct {
 	config Config
 	stripe *client.API
 	store  Store
+
+	catalogue catalogue
+	keysMu    sync.Mutex
+	keys      map[string]resolved // by lookup key
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.

@@ -30,7 +30,7 @@ type User struct {
 
 // CheckoutRequest is one purchase to be started.
 type CheckoutRequest struct {
-	PriceID    string
+	PriceID    string // price_…, or a lookup key
 	Quantity   int64  // of the Price, 1 or more
 	Mode       string // ModePayment or ModeSubscription
 	SuccessURL string // sent byte for byte; Stripe fills in {CHECKOUT_SESSION_ID}
@@ -64,6 +64,10 @@ const maxReplacements = 20
 //
 // https://docs.stripe.com/api/checkout/sessions/create
 func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Page, error) {
+	var err error
+	if r.PriceID, err = b.priceID(ctx, r.PriceID); err != nil {
+		return Page{}, err
+	}
 	if r.User.ID == "" {
 		return checkoutPage(b.checkout(ctx, r, ""))
 	}
