@@ -41,11 +41,12 @@ type Config struct {
 	Logger          *slog.Logger
 	Registry        *prometheus.Registry // what GET /metrics shows
 	Sites           Sites
-	Prices          []string      // the Price IDs that may be bought; empty for any
+	Prices          bool          // whether there is a list of what may be bought; Billing must have it then
+	SignInModes     []string      // the modes of a Checkout Session that a guest gets none of
 	TrustedProxies  Proxies       // whose X-Forwarded-For is believed
 	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
-	RatePerMinute   int           // requests to the two POST endpoints per client address; 0 for no limit
-	MaxInFlight     int           // requests to the two POST endpoints worked on at once; beyond that 503
+	RatePerMinute   int           // requests to the POST endpoints per client address; 0 for no limit
+	MaxInFlight     int           // requests to the POST endpoints worked on at once; beyond that 503
 	MaxEvents       int           // Events likewise; each can be 1 MiB
 	ProbesApart     bool          // whether probes and metrics have a listener of their own
 	Ready           func() bool   // false from the moment the service is told to stop
@@ -77,8 +78,12 @@ func (s *service) routes() []route {
 		{"GET", "/api/stripe/buttons.js", file("text/javascript; charset=utf-8", buttons)},
 		{"GET", "/api/stripe/openapi.yaml", file("application/yaml", OpenAPI)},
 	}
+	if s.Prices {
+		routes = append(routes, route{"GET", "/api/stripe/prices", s.endpoint(endpoints, s.prices)})
+	}
 	if s.Webhook {
-		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)})
+		routes = append(routes, route{"POST", WebhookPath, s.endpoint(events, s.webhook)},
+			route{"POST", "/api/stripe/sync", post(s.sync)})
 	}
 	return routes
 }

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -94,6 +97,20 @@ func parseBody(raw []byte) (body, error) {
 		return nil, badRequest("The request body must be one JSON object")
 	}
 	return b, nil
+}
+
+// whole sets value to a field of the body, a whole number from 1 to most, and
+// leaves it alone where there is none, or null.
+func (b body) whole(name string, value *int64, most int64) error {
+	var number *float64
+	err := json.Unmarshal([]byte(cmp.Or(string(b[name]), "null")), &number)
+	switch {
+	case err != nil, number != nil && (*number != math.Trunc(*number) || *number < 1 || *number > float64(most)):
+		return badRequest(fmt.Sprintf("%s must be a whole number from 1 to %d", name, most))
+	case number != nil:
+		*value = int64(*number)
+	}
+	return nil
 }
 
 // text sets value to a field of the body; missing is the error where there is

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -16,7 +17,7 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 	if unread != nil {
 		return unread
 	}
-	request, err := s.checkoutRequest(raw)
+	request, err := s.checkoutRequest(r.Context(), raw)
 	if err != nil {
 		return err
 	}
@@ -47,6 +48,9 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 // buy starts the purchase of a user, nil for a guest. A subscriber who may not
 // subscribe twice is sent to the billing portal instead.
 func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *auth.User) (billing.Page, error) {
+	if user == nil && slices.Contains(s.SignInModes, request.Mode) {
+		return billing.Page{}, errNotSignedIn
+	}
 	ctx, key := r.Context(), r.Header.Get("Idempotency-Key")
 	entryOf(ctx).userID = ""
 	switch addr, known := s.TrustedProxies.ClientAddr(r); {
@@ -68,13 +72,13 @@ func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *au
 		if err := auth.Confirm(ctx); err != nil {
 			return page, err
 		}
-		return s.Billing.CreatePortalSession(ctx, subscribed.CustomerID, request.CancelURL)
+		return s.Billing.CreatePortalSession(ctx, billing.PortalRequest{CustomerID: subscribed.CustomerID, ReturnURL: request.CancelURL})
 	}
 	return page, err
 }
 
 // checkoutRequest reads and checks the body in the contract's order.
-func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err error) {
+func (s *service) checkoutRequest(ctx context.Context, raw []byte) (c billing.CheckoutRequest, err error) {
 	b, err := parseBody(raw)
 	if err != nil {
 		return c, err
@@ -91,11 +95,16 @@ func (s *service) checkoutRequest(raw []byte) (c billing.CheckoutRequest, err er
 	if c.Mode != billing.ModePayment && c.Mode != billing.ModeSubscription {
 		return c, errMode
 	}
+	c.Quantity = 1
+	if err := b.whole("quantity", &c.Quantity, 999999); err != nil {
+		return c, err
+	}
 	if err := s.Sites.checkURLs(field{"successUrl", c.SuccessURL}, field{"cancelUrl", c.CancelURL}); err != nil {
 		return c, err
 	}
-	if len(s.Prices) > 0 && !slices.Contains(s.Prices, c.PriceID) {
-		return c, errPriceNotForSale
+	forSale, err := s.Billing.ForSale(ctx, c.PriceID)
+	if err == nil && !forSale {
+		err = errPriceNotForSale
 	}
-	return c, nil
+	return c, err
 }

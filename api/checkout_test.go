@@ -166,9 +166,9 @@ func TestBodiesHaveTheirLength(t *testing.T) {
 		}
 		return false
 	})
-	w.checkout(buyPro, session...) // the Customer, its subscriptions, the Checkout Session
+	w.checkout(buyPro, session...) // the Customer, what it has before and after, the Checkout Session
 	w.portal(openPortal, session...)
-	if len(calls) != 4 || wrong != nil {
-		t.Errorf("calls = %v, wrong: %v; want 4, each POST with its length, no GET with a body", calls, wrong)
+	if len(calls) != 7 || wrong != nil {
+		t.Errorf("calls = %v, wrong: %v; want 7, each POST with its length, no GET with a body", calls, wrong)
 	}
 }

@@ -167,7 +167,7 @@ func TestBadInput(t *testing.T) {
 	}
 	w := start(t, func(s *settings) {
 		s.api.Sites = sites
-		s.api.Prices = []string{"p", "price_pro_monthly"}
+		s.billing.Prices = []string{"price_pro_monthly"}
 	})
 	u, session := w.signUp("ada@example.com")
 	w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_1"})

@@ -30,6 +30,10 @@ var (
 	errReturnMissing   = badRequest("Return URL is required")
 	errPriceNotForSale = badRequest("This price is not for sale")
 	errNoCustomer      = badRequest("You don't have a billing account yet. Make a purchase first.")
+	errFlow            = badRequest("flow must be payment_method_update, subscription_cancel or subscription_update")
+	errNotSubscribed   = badRequest("You don't have a subscription.")
+	errNotTheirs       = badRequest("You don't have this subscription.")
+	errWhichOne        = badRequest("subscription is required: you have more than one")
 
 	errBodyUnread = badRequest("The request body could not be read")
 	errSignature  = badRequest("The webhook signature is not valid")
@@ -68,6 +72,9 @@ var sentinels = []struct {
 	{auth.ErrInsufficient, errNotSignedIn},
 	{auth.ErrCookiesTooLarge, errCookies},
 	{billing.ErrNoCustomer, errNoCustomer},
+	{billing.ErrNotSubscribed, errNotSubscribed},
+	{billing.ErrNotTheirs, errNotTheirs},
+	{billing.ErrSeveral, errWhichOne},
 	{billing.ErrSignature, errSignature},
 	{billing.ErrOtherMode, errSetUp},
 	{billing.ErrCustomersUnavailable, errBillingUnchecked},

@@ -19,7 +19,7 @@ func startForFuzz(f *testing.F) *site {
 	return startForRedirects(f, func(s *settings) {
 		s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
 		s.api.Logger = slog.New(slog.DiscardHandler)
-		s.api.Prices = []string{"price_lifetime", "price_pro_monthly"}
+		s.billing.Prices = []string{"price_lifetime", "price_pro_monthly"}
 		s.api.UpstreamTimeout = time.Second
 	})
 }

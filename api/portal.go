@@ -1,9 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 
 	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
 )
 
 // createPortal is POST /api/stripe/create-portal: it sends a signed-in user to
@@ -22,19 +24,19 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byt
 	// A token outlives the sign-out or the ban of its user by up to an hour, too
 	// long for a page on which payment methods can be changed. Supabase is asked
 	// while the Customer is looked up, so that it costs no time.
-	var returnURL, customerID string
+	var request billing.PortalRequest
 	if err := together(
 		func() error { return auth.Confirm(ctx) },
 		func() (err error) {
-			if returnURL, err = s.portalRequest(raw, unread); err == nil {
-				customerID, err = s.Billing.CustomerID(ctx, user.ID)
+			if request, err = s.portalRequest(raw, unread); err == nil {
+				request.CustomerID, err = s.Billing.CustomerID(ctx, user.ID)
 			}
 			return err
 		},
 	); err != nil {
 		return err
 	}
-	page, err := s.Billing.CreatePortalSession(ctx, customerID, returnURL)
+	page, err := s.Billing.CreatePortalSession(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -43,16 +45,25 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byt
 }
 
 // portalRequest reads and checks the body.
-func (s *service) portalRequest(raw []byte, unread error) (returnURL string, err error) {
+func (s *service) portalRequest(raw []byte, unread error) (p billing.PortalRequest, err error) {
 	if unread != nil {
-		return "", unread
+		return p, unread
 	}
 	b, err := parseBody(raw)
 	if err != nil {
-		return "", err
+		return p, err
 	}
-	if err := b.text("returnUrl", &returnURL, errReturnMissing); err != nil {
-		return "", err
+	if err := cmp.Or(
+		b.text("returnUrl", &p.ReturnURL, errReturnMissing),
+		b.text("flow", &p.Flow, nil),
+		b.text("subscription", &p.Subscription, nil),
+	); err != nil {
+		return p, err
 	}
-	return returnURL, s.Sites.checkURLs(field{"returnUrl", returnURL})
+	switch p.Flow {
+	case "", billing.FlowPaymentMethod, billing.FlowCancel, billing.FlowUpdate:
+	default:
+		return p, errFlow
+	}
+	return p, s.Sites.checkURLs(field{"returnUrl", p.ReturnURL})
 }

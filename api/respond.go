@@ -29,12 +29,12 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // respond writes v as JSON. It is encoded before the first byte is written, so
 // that nobody gets half an answer.
-func respond(w http.ResponseWriter, status int, v map[string]string) {
+func respond(w http.ResponseWriter, status int, v any) {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // URLs stay readable under curl
 	if err := encoder.Encode(v); err != nil {
-		panic(err) // a map of strings always encodes
+		panic(err) // strings, and rows that were JSON, always encode
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

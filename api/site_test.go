@@ -99,6 +99,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	}
 	set(&s.customers.URL, supabaseURL)
 	set(&s.billing.APIBase, stripeURL)
+	s.api.Prices = len(s.billing.Prices) > 0
 	s.api.Webhook = len(s.billing.WebhookSecrets) > 0
 
 	network := upstream.New(upstream.Config{Transport: s.transport, Registry: s.api.Registry})

@@ -3,12 +3,15 @@ package api_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stripe/stripe-mock/embedded"
 	"github.com/stripe/stripe-mock/server"
+
+	"8space.app/stripe-sidecar/internal/upstream"
 )
 
 // stripeMock returns Stripe's own mock server and the requests it refused.
@@ -55,11 +58,16 @@ func TestStripeMock(t *testing.T) {
 		"defaults": func(*settings) {},
 		"everything": func(s *settings) {
 			s.billing.AutomaticTax, s.billing.TaxIDCollection, s.billing.OneSubscription = true, true, true
+			s.billing.Params = url.Values{"locale": {"auto"}, "consent_collection[terms_of_service]": {"required"}}
+			s.billing.PaymentParams = url.Values{"submit_type": {"book"}, "payment_intent_data[description]": {"a & b"}}
+			s.billing.SubscriptionParams = url.Values{"subscription_data[description]": {"ä"}, "payment_method_types[]": {"card", "link"}}
 			s.billing.TrialDays, s.billing.PortalConfiguration = 30, "bpc_123"
 		},
 		"nothing": func(s *settings) { s.billing.PromotionCodes = false },
 	} {
-		w := start(t, func(s *settings) { s.billing.APIBase = mockURL }, change)
+		w := start(t, func(s *settings) {
+			s.billing.APIBase, s.billing.WebhookSecrets = mockURL, []upstream.Secret{upstream.NewSecret(whsec)}
+		}, change)
 		_, newcomer := w.signUp("ada@example.com")
 		u, customer := w.signUp("eve@example.com")
 		w.supabase.Insert("customers", map[string]any{"id": u.ID, "stripe_customer_id": "cus_123"})
@@ -72,9 +80,29 @@ func TestStripeMock(t *testing.T) {
 				}
 			}
 		}
+		if got := w.checkout(quantityOf(buyPro, "3"), customer...); got.status != 200 {
+			t.Errorf("%s: create-checkout of three = %d %s; want 200", name, got.status, got.body)
+		}
+		for _, flow := range []string{"payment_method_update", "subscription_cancel", "subscription_update"} {
+			if got := w.portal(portalAt(flow, ""), customer...); got.status != 200 {
+				t.Errorf("%s: create-portal at %s = %d %s; want 200", name, flow, got.status, got.body)
+			}
+		}
+		if got := w.do("POST", "/api/stripe/sync", "", customer...); got.status != 200 {
+			t.Errorf("%s: sync = %d %s; want 200", name, got.status, got.body)
+		}
 		if got := w.portal(openPortal, customer...); got.status != 200 || !strings.HasPrefix(got.field("url"), "https://") {
 			t.Errorf("%s: create-portal = %d %s; want 200 and a url", name, got.status, got.body)
 		}
+	}
+	w := start(t, func(s *settings) {
+		s.billing.APIBase, s.billing.Prices = mockURL, []string{"price_123", "gold", "silver"}
+	})
+	if got := w.do("GET", "/api/stripe/prices", ""); got.status != 200 {
+		t.Errorf("prices = %d %s; want 200", got.status, got.body)
+	}
+	if got := w.checkout(strings.Replace(buyPro, "price_pro_monthly", "gold", 1)); got.field("error") != "No such price: 'gold'" {
+		t.Errorf("create-checkout with a lookup key = %d %s; want one that the mock does not know", got.status, got.body)
 	}
 	if got := refused(); len(got) != 0 {
 		t.Errorf("stripe-mock refused %q; want every request accepted", got)

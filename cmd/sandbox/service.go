@@ -40,7 +40,7 @@ func environment(variables []string, site *listener) []string {
 	env := append(os.Environ(), variables...)
 	return append(env, "HOST=127.0.0.1", "PORT=0", "SITE_ORIGINS="+origins,
 		"LOG_LEVEL=info", "LOG_FORMAT=json", // for the line that tells the port
-		"SUPABASE_JWT_SECRET=", "SUPABASE_COOKIE_NAME=", "ALLOWED_PRICES=", "PORTAL_CONFIGURATION=",
+		"SUPABASE_JWT_SECRET=", "SUPABASE_COOKIE_NAME=", "ALLOWED_PRICES=price_basic_monthly,pro_monthly,lifetime", "PORTAL_CONFIGURATION=",
 		"CUSTOMERS_TABLE=", "CUSTOMERS_USER_COLUMN=", "CUSTOMERS_CUSTOMER_COLUMN=", "TRUSTED_PROXIES=")
 }
 

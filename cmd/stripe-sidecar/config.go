@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -40,15 +41,21 @@ type config struct {
 	SupabaseCookieOptions string `envconfig:"SUPABASE_COOKIE_OPTIONS" desc:"for sites that set cookieOptions: domain=.example.com; secure; samesite=strict; httponly"`
 
 	SiteOrigins   sites `envconfig:"SITE_ORIGINS" desc:"the sites served: origins or https://*.example.com, comma-separated; required with a live key"`
-	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs that may be bought, comma-separated; any when unset"`
+	AllowedPrices list  `envconfig:"ALLOWED_PRICES" desc:"Price IDs or lookup keys that may be bought, comma-separated; any when unset"`
 
+	CheckoutRequireSignIn   string `envconfig:"CHECKOUT_REQUIRE_SIGN_IN" default:"none" desc:"none, subscription or all: what a guest cannot buy"`
 	CheckoutPromotionCodes  bool   `envconfig:"CHECKOUT_PROMOTION_CODES" default:"true" desc:"let buyers enter promotion codes"`
 	CheckoutAutomaticTax    bool   `envconfig:"CHECKOUT_AUTOMATIC_TAX" default:"false" desc:"Stripe Tax"`
 	CheckoutTaxIDCollection bool   `envconfig:"CHECKOUT_TAX_ID_COLLECTION" default:"false" desc:"let businesses enter their tax ID"`
 	CheckoutTrialDays       uint16 `envconfig:"CHECKOUT_TRIAL_DAYS" default:"0" desc:"free days before a subscription is charged, up to 730"`
 	CheckoutOneSubscription bool   `envconfig:"CHECKOUT_ONE_SUBSCRIPTION" default:"false" desc:"a subscriber gets the billing portal instead of a second subscription"`
-	PortalRequireMFA        bool   `envconfig:"PORTAL_REQUIRE_MFA" default:"false" desc:"the portal wants the second factor of users who have one"`
-	PortalConfiguration     string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
+
+	CheckoutParams             checkoutParams `envconfig:"CHECKOUT_PARAMS" desc:"form-encoded parameters for every Checkout Session: locale=auto&submit_type=book"`
+	CheckoutPaymentParams      checkoutParams `envconfig:"CHECKOUT_PAYMENT_PARAMS" desc:"likewise, for those in payment mode"`
+	CheckoutSubscriptionParams checkoutParams `envconfig:"CHECKOUT_SUBSCRIPTION_PARAMS" desc:"likewise, for those in subscription mode"`
+
+	PortalRequireMFA    bool   `envconfig:"PORTAL_REQUIRE_MFA" default:"false" desc:"the portal wants the second factor of users who have one"`
+	PortalConfiguration string `envconfig:"PORTAL_CONFIGURATION" desc:"bpc_…; the account's default when unset"`
 
 	CustomersTable          identifier `envconfig:"CUSTOMERS_TABLE" default:"customers" desc:"table of users and their Stripe Customers"`
 	CustomersUserColumn     identifier `envconfig:"CUSTOMERS_USER_COLUMN" default:"id" desc:"its column with the user's ID"`
@@ -58,7 +65,7 @@ type config struct {
 
 	UserDeleted string `envconfig:"USER_DELETED" default:"keep" desc:"when a user is deleted: keep their subscriptions, cancel them, or delete the Customer"`
 
-	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the two POST endpoints per client address; 0 for no limit"`
+	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the POST endpoints per client address; 0 for no limit"`
 	TrustedProxies     prefixes      `envconfig:"TRUSTED_PROXIES" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"whose X-Forwarded-For is believed, addresses or CIDR, comma-separated"`
 	UpstreamTimeout    time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
 	ShutdownTimeout    time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`
@@ -213,6 +220,10 @@ func (c config) check(m mistakes) {
 	if _, err := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName()); err != nil {
 		m.add("SUPABASE_COOKIE_OPTIONS", err.Error())
 	}
+	if !slices.Contains([]string{"none", "subscription", "all"}, c.CheckoutRequireSignIn) {
+		m.add("CHECKOUT_REQUIRE_SIGN_IN", "is none of none, subscription and all")
+	}
+	c.checkParams(m)
 	if c.CheckoutTrialDays > 730 {
 		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
 	}
@@ -259,6 +270,17 @@ func (c config) live() bool {
 	key := c.StripeSecretKey.Reveal()
 	return (strings.HasPrefix(key, "sk_") || strings.HasPrefix(key, "rk_")) &&
 		!strings.HasPrefix(key[3:], "test_")
+}
+
+// signInModes are the modes of a purchase that a guest cannot make.
+func (c config) signInModes() []string {
+	switch c.CheckoutRequireSignIn {
+	case "subscription":
+		return []string{billing.ModeSubscription}
+	case "all":
+		return []string{billing.ModePayment, billing.ModeSubscription}
+	}
+	return nil
 }
 
 // cookieName is the cookie in which the site's @supabase/ssr keeps the session.

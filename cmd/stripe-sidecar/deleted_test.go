@@ -75,6 +75,9 @@ func TestDeletedUsers(t *testing.T) {
 						until(t, func() string { return metric(t, s.url, "stripe_sidecar_customers_left") }, test.left)
 					}
 				}
+				if got := stripe.CheckoutSessions()[0].Status; test.variable == "cancel" && got != "expired" {
+					t.Errorf("the open Checkout Session of the user who left = %s; want expired", got)
+				}
 				if got := state(); got != test.want {
 					t.Errorf("subscriptions and Customer = %s; want %s", got, test.want)
 				}

@@ -166,6 +166,7 @@ func TestDoctorFinds(t *testing.T) {
 		// Stripe's side.
 		{name: "no portal settings", breaks: "GET /v1/billing_portal/configurations", handler: answer(200, `{"object":"list","data":[]}`), want: []string{"billing portal: ", "settings/billing/portal"}},
 		{name: "no such price", env: []string{"ALLOWED_PRICES", "price_pro_monthly,price_gone"}, want: []string{"prices: ", "price_gone", "-> correct ALLOWED_PRICES"}},
+		{name: "no such lookup key", env: []string{"ALLOWED_PRICES", "price_pro_monthly,gone"}, want: []string{"prices: lookup key gone: no active price", "-> correct ALLOWED_PRICES"}},
 		{name: "an archived price", breaks: "GET /v1/prices/price_lifetime", handler: answer(200, `{"id":"price_lifetime","active":false}`), want: []string{"prices: price price_lifetime is archived"}},
 		{name: "a price of live mode", breaks: "GET /v1/prices/price_lifetime", handler: answer(200, `{"id":"price_lifetime","active":true,"livemode":true}`), want: []string{"prices: price price_lifetime: ", "test and live"}},
 		{name: "no endpoint", breaks: endpoints, handler: answer(200, `{"object":"list","data":[]}`), want: []string{"webhook endpoint: ", "-> run `stripe-sidecar webhook"}},

@@ -158,3 +158,49 @@ func TestCrashBeforeTheRow(t *testing.T) {
 		t.Errorf("Customers = %v, rows = %v, sold to %s; want %s everywhere", stripe.Customers(), rows, sessions[0].Customer, created[0].ID)
 	}
 }
+
+// TestTabsAtOnce: a user opens thirty tabs at once over three processes; one of
+// the Checkout Sessions can be paid, and one subscription comes of it.
+func TestTabsAtOnce(t *testing.T) {
+	stripe, supabase, env := surroundings(t, fakestripe.Options{})
+	env["CHECKOUT_ONE_SUBSCRIPTION"] = "true"
+	var urls []string
+	for range 3 {
+		url, _ := startProcess(t, env)
+		urls = append(urls, url)
+	}
+	u := supabase.SignUp("ada@example.com", "correct horse battery staple")
+	token := supabase.SignIn(u.ID).AccessToken
+	tabs := func(n int) {
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				if status, err := buy(t, urls[i%len(urls)], token); status != 200 || err != nil {
+					t.Errorf("create-checkout = %d, %v; want 200", status, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, n := range []int{2, 30, 3} {
+		tabs(n)
+		open := 0
+		for _, s := range stripe.CheckoutSessions() {
+			if s.Status == "open" {
+				open++
+			}
+		}
+		if open != 1 {
+			t.Errorf("open Checkout Sessions after %d tabs at once = %d; want 1", n, open)
+		}
+	}
+	for _, s := range stripe.CheckoutSessions() {
+		if s.Status == "open" {
+			stripe.PayCheckout(s.ID)
+			tabs(3)
+		}
+	}
+	if n, portals := len(stripe.Subscriptions()), len(stripe.PortalSessions()); n != 1 || portals != 3 {
+		t.Errorf("subscriptions = %d, portal sessions = %d; want 1 and 3", n, portals)
+	}
+}

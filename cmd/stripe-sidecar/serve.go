@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -68,7 +69,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		Logger:          logger,
 		Registry:        registry,
 		Sites:           c.SiteOrigins.Sites,
-		Prices:          c.AllowedPrices,
+		Prices:          len(c.AllowedPrices) > 0,
+		SignInModes:     c.signInModes(),
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
@@ -195,6 +197,10 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 		OneSubscription:     c.CheckoutOneSubscription,
 		PortalConfiguration: c.PortalConfiguration,
 		UserDeleted:         c.UserDeleted,
+		Prices:              c.AllowedPrices,
+		Params:              url.Values(c.CheckoutParams),
+		PaymentParams:       url.Values(c.CheckoutPaymentParams),
+		SubscriptionParams:  url.Values(c.CheckoutSubscriptionParams),
 	}
 }
 

@@ -152,8 +152,8 @@ func TestWiring(t *testing.T) {
 		}
 		return "no call"
 	}
-	records := func(t *testing.T, w *wired) string { // the tables that the doctor reads behind the customers
-		run(t.Context(), []string{"doctor"}, io.Discard, io.Discard)
+	records := func(t *testing.T, w *wired) string { // the tables that a sync reads behind the customers
+		w.post(t, "sync", "", w.bearer()...)
 		var tables []string
 		for _, c := range w.supabase.Calls() {
 			if table, ok := strings.CutPrefix(c.Path, "/rest/v1/"); ok && table != "customers" && !strings.HasPrefix(table, "rpc/") {
@@ -165,6 +165,19 @@ func TestWiring(t *testing.T) {
 	twice := func(t *testing.T, w *wired) string {
 		w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1")
 		return w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.2")[:3]
+	}
+	both := func(parameters ...string) func(*testing.T, *wired) string { // of a payment and of a subscription
+		return func(t *testing.T, w *wired) (got string) {
+			for _, body := range []string{oneTime, recurring} {
+				var values []string
+				w.post(t, "create-checkout", body)
+				for _, parameter := range parameters {
+					values = append(values, w.sold(parameter))
+				}
+				got += strings.Join(values, " ") + "; "
+			}
+			return got
+		}
 	}
 	tests := map[string]struct {
 		value         string
@@ -236,6 +249,8 @@ func TestWiring(t *testing.T) {
 		"SITE_ORIGINS":   {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
 		"ALLOWED_PRICES": {value: "price_other", probe: guest, without: "200", with: `400 {"error":"This price is not for sale"}` + "\n"},
 
+		"CHECKOUT_REQUIRE_SIGN_IN": {value: "all", probe: guest, without: "200", with: `401 {"error":"Not signed in"}` + "\n"},
+
 		"CHECKOUT_PROMOTION_CODES":   {value: "false", probe: buys(oneTime, "allow_promotion_codes"), without: "true", with: ""},
 		"CHECKOUT_AUTOMATIC_TAX":     {value: "true", probe: buys(oneTime, "automatic_tax[enabled]"), without: "", with: "true"},
 		"CHECKOUT_TAX_ID_COLLECTION": {value: "true", probe: buys(oneTime, "tax_id_collection[enabled]"), without: "", with: "true"},
@@ -246,6 +261,9 @@ func TestWiring(t *testing.T) {
 			w.post(t, "create-checkout", recurring, w.bearer()...)
 			return last(w.stripe.Calls()).Path
 		}, without: "/v1/checkout/sessions", with: "/v1/billing_portal/sessions"},
+		"CHECKOUT_PARAMS":              {value: "locale=de&custom_text[submit][message]=a%26b", probe: both("locale", "custom_text[submit][message]"), without: " ;  ; ", with: "de a&b; de a&b; "},
+		"CHECKOUT_PAYMENT_PARAMS":      {value: "submit_type=book", probe: both("submit_type"), without: "; ; ", with: "book; ; "},
+		"CHECKOUT_SUBSCRIPTION_PARAMS": {value: "payment_method_collection=if_required", probe: both("payment_method_collection"), without: "; ; ", with: "; if_required; "},
 		"PORTAL_CONFIGURATION": {value: "bpc_wired", probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)

@@ -6,6 +6,9 @@ package billing
 
 import (
 	"context"
+	"net/url"
+	"sync"
+	"time"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
@@ -22,11 +25,17 @@ type Config struct {
 
 	WebhookSecrets []upstream.Secret // whsec_…; several while one is replaced
 
-	PromotionCodes      bool
-	AutomaticTax        bool
-	TaxIDCollection     bool
-	TrialDays           int64  // subscriptions only; 0 for no trial
-	OneSubscription     bool   // a subscriber cannot buy a second one: ErrSubscribed
+	PromotionCodes  bool
+	AutomaticTax    bool
+	TaxIDCollection bool
+	TrialDays       int64            // subscriptions only; 0 for no trial
+	OneSubscription bool             // a subscriber cannot buy a second one: ErrSubscribed
+	Prices          []string         // IDs and lookup keys of what may be bought; empty for any
+	Now             func() time.Time // nil: time.Now
+
+	// What else is sent with every Checkout Session, or with those of one mode.
+	Params, PaymentParams, SubscriptionParams url.Values
+
 	PortalConfiguration string // bpc_…, "" for the account's default
 	UserDeleted         string // KeepCustomer, CancelSubscriptions or DeleteCustomer
 }
@@ -60,6 +69,10 @@ type Store interface {
 	// there has a higher ticket; row marshals to a JSON object of its columns.
 	WriteSubscription(ctx context.Context, ticket int64, row any) error
 	WritePurchase(ctx context.Context, ticket int64, row any) error
+	// UsersSubscriptions and UsersPurchases return the rows of a user, the newest
+	// first and at most 100; never nil without an error.
+	UsersSubscriptions(ctx context.Context, userID string) ([]Row, error)
+	UsersPurchases(ctx context.Context, userID string) ([]Row, error)
 }
 
 // Billing sells, and records what was bought. It is safe for concurrent use.
@@ -67,6 +80,10 @@ type Billing struct {
 	config Config
 	stripe *client.API
 	store  Store
+
+	catalogue catalogue
+	keysMu    sync.Mutex
+	keys      map[string]resolved // by lookup key
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.

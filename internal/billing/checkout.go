@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
+	"slices"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -28,7 +30,8 @@ type User struct {
 
 // CheckoutRequest is one purchase to be started.
 type CheckoutRequest struct {
-	PriceID    string
+	PriceID    string // price_…, or a lookup key
+	Quantity   int64  // of the Price, 1 or more
 	Mode       string // ModePayment or ModeSubscription
 	SuccessURL string // sent byte for byte; Stripe fills in {CHECKOUT_SESSION_ID}
 	CancelURL  string
@@ -36,6 +39,9 @@ type CheckoutRequest struct {
 	// IdempotencyKey makes a repetition give the same Checkout Session; "" for
 	// none. It must already be bound to the caller.
 	IdempotencyKey string
+
+	noTrial bool   // the user has had a subscription
+	mark    string // see markKey
 }
 
 // SubscribedError says that a subscription was asked for by a user who has a
@@ -58,8 +64,12 @@ const maxReplacements = 20
 //
 // https://docs.stripe.com/api/checkout/sessions/create
 func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) (Page, error) {
+	var err error
+	if r.PriceID, err = b.priceID(ctx, r.PriceID); err != nil {
+		return Page{}, err
+	}
 	if r.User.ID == "" {
-		return b.checkout(ctx, r, "")
+		return checkoutPage(b.checkout(ctx, r, ""))
 	}
 	customerID, err := b.ensureCustomer(ctx, r.User)
 	if err != nil {
@@ -77,27 +87,27 @@ func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) 
 
 // checkoutAs starts the purchase of a Customer.
 func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
-	if b.config.OneSubscription && r.Mode == ModeSubscription {
-		subscribed, err := b.subscribed(ctx, customerID)
-		switch {
-		case err != nil:
+	if r.Mode == ModeSubscription && (b.config.OneSubscription || b.config.TrialDays > 0) {
+		all, err := b.subscriptions(ctx, customerID)
+		if err != nil {
 			return Page{}, err
-		case subscribed:
-			return Page{}, &SubscribedError{customerID}
+		}
+		r.noTrial = slices.ContainsFunc(all, begun)
+		if b.config.OneSubscription {
+			return b.onlyCheckout(ctx, r, customerID, all)
 		}
 	}
-	return b.checkout(ctx, r, customerID)
+	return checkoutPage(b.checkout(ctx, r, customerID))
 }
 
 // checkout creates the Checkout Session, for a guest when customerID is "".
-func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
-	const doing = "create checkout session"
+func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (*stripe.CheckoutSession, error) {
 	p := &stripe.CheckoutSessionParams{
 		Params:     stripe.Params{Context: calling(ctx, "create_checkout_session")},
 		Mode:       &r.Mode,
 		SuccessURL: &r.SuccessURL,
 		CancelURL:  &r.CancelURL,
-		LineItems:  []*stripe.CheckoutSessionLineItemParams{{Price: &r.PriceID, Quantity: stripe.Int64(1)}},
+		LineItems:  []*stripe.CheckoutSessionLineItemParams{{Price: &r.PriceID, Quantity: &r.Quantity}},
 	}
 	if b.config.PromotionCodes {
 		p.AllowPromotionCodes = stripe.Bool(true)
@@ -113,6 +123,9 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 	if customerID != "" {
 		metadata = map[string]string{userIDKey: r.User.ID}
 		p.Metadata = metadata
+		if r.mark != "" {
+			p.Metadata = map[string]string{userIDKey: r.User.ID, markKey: r.mark}
+		}
 		p.Customer = &customerID
 		p.ClientReferenceID = &r.User.ID
 		// With an existing Customer Stripe keeps the address and the name that
@@ -127,10 +140,11 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 			}
 		}
 	}
+	trial := b.config.TrialDays > 0 && !r.noTrial
 	switch {
-	case r.Mode == ModeSubscription && (metadata != nil || b.config.TrialDays > 0):
+	case r.Mode == ModeSubscription && (metadata != nil || trial):
 		p.SubscriptionData = &stripe.CheckoutSessionSubscriptionDataParams{Metadata: metadata}
-		if b.config.TrialDays > 0 {
+		if trial {
 			p.SubscriptionData.TrialPeriodDays = &b.config.TrialDays
 		}
 	case r.Mode == ModePayment && metadata != nil:
@@ -139,16 +153,27 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 		// In subscription mode Stripe always creates one for a guest.
 		p.CustomerCreation = stripe.String(string(stripe.CheckoutSessionCustomerCreationAlways))
 	}
+	for _, params := range []url.Values{b.config.Params, b.modeParams(r.Mode)} {
+		for name, values := range params {
+			for _, value := range values {
+				p.AddExtra(name, value)
+			}
+		}
+	}
 	if r.IdempotencyKey != "" {
 		// The Customer is part of it: after a replacement the parameters differ,
 		// and Stripe refuses a known key with other parameters.
-		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", r.IdempotencyKey, customerID))
+		parts := []string{r.IdempotencyKey, customerID}
+		if r.noTrial && b.config.TrialDays > 0 { // as is the trial, which is given once
+			parts = append(parts, "no trial")
+		}
+		p.IdempotencyKey = stripe.String(idempotencyKey("checkout", parts...))
 	}
 
 	var s *stripe.CheckoutSession
 	create := func() (err error) {
 		s, err = b.stripe.CheckoutSessions.New(p)
-		return stripeError(doing, err)
+		return stripeError(creatingCheckout, err)
 	}
 	err := repeated(ctx, &p.Params, create)
 	if quantityRefused(err) {
@@ -162,33 +187,59 @@ func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID st
 			err = nil
 		}
 	}
+	return s, err
+}
+
+func (b *Billing) modeParams(mode string) url.Values {
+	if mode == ModePayment {
+		return b.config.PaymentParams
+	}
+	return b.config.SubscriptionParams
+}
+
+const creatingCheckout = "create checkout session"
+
+func checkoutPage(s *stripe.CheckoutSession, err error) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
-	return page(doing, s.URL, s.APIResource)
+	return page(creatingCheckout, s.URL, s.APIResource)
 }
 
-// subscribed tells whether the Customer has a subscription that is active,
-// trialing or past due. Stripe is asked, not the site's tables, which lag.
+// subscriptions returns all subscriptions that a Customer ever had. Stripe is
+// asked, not the site's tables, which lag.
 // https://docs.stripe.com/api/subscriptions/list
-func (b *Billing) subscribed(ctx context.Context, customerID string) (bool, error) {
-	p := &stripe.SubscriptionListParams{Customer: &customerID}
+func (b *Billing) subscriptions(ctx context.Context, customerID string) ([]*stripe.Subscription, error) {
+	p := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
 	p.Context = calling(ctx, "list_subscriptions")
 	p.Limit = stripe.Int64(100)
+	var all []*stripe.Subscription
 	list := b.stripe.Subscriptions.List(p)
 	for list.Next() {
-		switch list.Subscription().Status {
-		case stripe.SubscriptionStatusActive, stripe.SubscriptionStatusTrialing, stripe.SubscriptionStatusPastDue:
-			return true, nil
-		}
+		all = append(all, list.Subscription())
 	}
 	if err := list.Err(); err != nil {
-		return false, stripeError("list subscriptions", err)
+		return nil, stripeError("list subscriptions", err)
 	}
 	if page := list.SubscriptionList(); page.Data == nil { // an empty list is there
-		return false, incomplete("list subscriptions", page.APIResource)
+		return nil, incomplete("list subscriptions", page.APIResource)
 	}
-	return false, nil
+	return all, nil
+}
+
+// live tells whether a subscription is active, trialing or past due.
+func live(s *stripe.Subscription) bool {
+	switch s.Status {
+	case stripe.SubscriptionStatusActive, stripe.SubscriptionStatusTrialing, stripe.SubscriptionStatusPastDue:
+		return true
+	}
+	return false
+}
+
+// begun tells whether a subscription ever ran: one whose first payment failed
+// did not.
+func begun(s *stripe.Subscription) bool {
+	return s.Status != stripe.SubscriptionStatusIncomplete && s.Status != stripe.SubscriptionStatusIncompleteExpired
 }
 
 // idempotencyKey makes a key for Stripe from what it must depend on. Each part

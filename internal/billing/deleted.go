@@ -73,8 +73,18 @@ func (b *Billing) deleteCustomer(ctx context.Context, customerID string) error {
 	return stripeError("delete customer", err)
 }
 
+// cancelSubscriptions ends a Customer's subscriptions, and first what could become one.
 // https://docs.stripe.com/api/subscriptions/cancel
 func (b *Billing) cancelSubscriptions(ctx context.Context, customerID string) error {
+	open, err := b.openCheckouts(ctx, customerID)
+	if err != nil {
+		return err
+	}
+	for _, o := range open {
+		if err := b.expire(ctx, o); err != nil {
+			return err
+		}
+	}
 	p := &stripe.SubscriptionListParams{Customer: &customerID}
 	p.Context, p.Limit = calling(ctx, "list_subscriptions"), stripe.Int64(100)
 	list := b.stripe.Subscriptions.List(p)

@@ -95,10 +95,15 @@ func (b *Billing) CheckPortal(ctx context.Context) error {
 	return nil
 }
 
-// CheckPrices reports whether Stripe has these Prices, and they can be bought.
-func (b *Billing) CheckPrices(ctx context.Context, ids []string) error {
+// CheckPrices reports whether Stripe has the configured Prices, and they can be bought.
+func (b *Billing) CheckPrices(ctx context.Context) error {
 	var problems []error
-	for _, id := range ids {
+	for _, name := range b.config.Prices {
+		id, err := b.priceID(ctx, name)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("lookup key %s: %w", name, err))
+			continue
+		}
 		p, err := b.stripe.Prices.Get(id, &stripe.PriceParams{Params: stripe.Params{Context: ctx}})
 		switch {
 		case err != nil:

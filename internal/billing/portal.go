@@ -2,29 +2,57 @@ package billing
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/stripe/stripe-go/v76"
 )
 
+// The steps at which the portal can open.
+// https://docs.stripe.com/customer-management/portal-deep-links
+const (
+	FlowPaymentMethod = string(stripe.BillingPortalSessionFlowTypePaymentMethodUpdate)
+	FlowCancel        = string(stripe.BillingPortalSessionFlowTypeSubscriptionCancel)
+	FlowUpdate        = string(stripe.BillingPortalSessionFlowTypeSubscriptionUpdate)
+)
+
+// The reasons why the portal cannot open at a subscription.
+var (
+	ErrNotSubscribed = errors.New("no live subscription")
+	ErrNotTheirs     = errors.New("not a live subscription of this customer")
+	ErrSeveral       = errors.New("several live subscriptions, and none was named")
+)
+
+// PortalRequest is one visit to the billing portal.
+type PortalRequest struct {
+	CustomerID, ReturnURL string
+	Flow                  string // FlowPaymentMethod, FlowCancel or FlowUpdate; "" for the portal's first page
+	Subscription          string // sub_…, for the last two flows; "" for the only live one
+}
+
 // CreatePortalSession opens the billing portal for a Customer. The URL is a
 // credential: whoever has it manages that Customer's billing.
 //
-// Errors: ErrNoCustomer when Stripe no longer has the Customer, ErrOtherMode,
-// *StripeError.
+// Errors: ErrNoCustomer when Stripe no longer has the Customer, ErrNotSubscribed,
+// ErrNotTheirs, ErrSeveral, ErrOtherMode, *StripeError.
 //
 // https://docs.stripe.com/api/customer_portal/sessions/create
-func (b *Billing) CreatePortalSession(ctx context.Context, customerID, returnURL string) (Page, error) {
+func (b *Billing) CreatePortalSession(ctx context.Context, r PortalRequest) (Page, error) {
 	const doing = "create billing portal session"
 	p := &stripe.BillingPortalSessionParams{
 		Params:    stripe.Params{Context: calling(ctx, "create_portal_session")},
-		Customer:  &customerID,
-		ReturnURL: &returnURL,
+		Customer:  &r.CustomerID,
+		ReturnURL: &r.ReturnURL,
 	}
 	if b.config.PortalConfiguration != "" {
 		p.Configuration = &b.config.PortalConfiguration
 	}
-	s, err := b.stripe.BillingPortalSessions.New(p)
-	err = stripeError(doing, err)
+	var s *stripe.BillingPortalSession
+	err := b.addFlow(ctx, p, r)
+	if err == nil {
+		s, err = b.stripe.BillingPortalSessions.New(p)
+		err = stripeError(doing, err)
+	}
 	switch {
 	case customerGone(err):
 		return Page{}, ErrNoCustomer
@@ -32,4 +60,46 @@ func (b *Billing) CreatePortalSession(ctx context.Context, customerID, returnURL
 		return Page{}, err
 	}
 	return page(doing, s.URL, s.APIResource)
+}
+
+// addFlow has the portal open at a step, and return once that is done.
+func (b *Billing) addFlow(ctx context.Context, p *stripe.BillingPortalSessionParams, r PortalRequest) error {
+	if r.Flow == "" {
+		return nil
+	}
+	p.FlowData = &stripe.BillingPortalSessionFlowDataParams{
+		Type: &r.Flow,
+		AfterCompletion: &stripe.BillingPortalSessionFlowDataAfterCompletionParams{
+			Type:     stripe.String("redirect"),
+			Redirect: &stripe.BillingPortalSessionFlowDataAfterCompletionRedirectParams{ReturnURL: &r.ReturnURL},
+		},
+	}
+	if r.Flow == FlowPaymentMethod {
+		return nil
+	}
+	all, err := b.subscriptions(ctx, r.CustomerID)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(s *stripe.Subscription) bool { return !live(s) })
+	id := r.Subscription
+	switch {
+	case id != "":
+		// Not left to Stripe, which would open the portal at one that has ended.
+		if !slices.ContainsFunc(all, func(s *stripe.Subscription) bool { return s.ID == id }) {
+			return ErrNotTheirs
+		}
+	case len(all) == 0:
+		return ErrNotSubscribed
+	case len(all) > 1:
+		return ErrSeveral
+	default:
+		id = all[0].ID
+	}
+	if r.Flow == FlowCancel {
+		p.FlowData.SubscriptionCancel = &stripe.BillingPortalSessionFlowDataSubscriptionCancelParams{Subscription: &id}
+	} else {
+		p.FlowData.SubscriptionUpdate = &stripe.BillingPortalSessionFlowDataSubscriptionUpdateParams{Subscription: &id}
+	}
+	return nil
 }

@@ -177,8 +177,11 @@ func (s *Store) one(rows []map[string]any, err error) (customerID string, found 
 // https://docs.postgrest.org/en/stable/references/api/tables_views.html
 func (s *Store) rows(ctx context.Context, doing, prefer string, query func(*postgrest.QueryBuilder) *postgrest.FilterBuilder) ([]map[string]any, error) {
 	name := "write_customer"
-	if doing == "read" {
+	switch doing {
+	case "read":
 		name = "read_customer"
+	case "list":
+		name = "list_bought"
 	}
 	c := s.begin(ctx, name)
 	if prefer != "" {

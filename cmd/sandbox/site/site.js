@@ -2,6 +2,8 @@
 // Auth, keep the session in the cookie that the service reads, and select the
 // user's own subscriptions.
 
+import { sync } from '/api/stripe/buttons.js'
+
 const { supabaseUrl, supabaseKey, cookieName } = document.documentElement.dataset
 const $ = id => document.getElementById(id)
 
@@ -118,5 +120,6 @@ const query = new URLSearchParams(location.search)
 if (query.has('bought')) $('notice').textContent = 'Thank you. Your purchase is complete.'
 if (query.has('back')) $('notice').textContent = 'You turned back, and nothing was bought.'
 show()
+if (query.has('bought')) sync().then(showPlan, () => {}) // a guest has none
 setInterval(showPlan, 2000)
 addEventListener('pageshow', event => { if (event.persisted) show() })

@@ -99,7 +99,8 @@ type keptAnswer struct {
 }
 
 // New returns an account with three prices, price_basic_monthly,
-// price_pro_monthly and the one-time price_lifetime, and a default
+// price_pro_monthly (lookup key pro_monthly) and the one-time price_lifetime
+// (lifetime), and a default
 // configuration of the billing portal. The first call in a process reads
 // Stripe's schema, some 8 MB.
 func New(o Options) *Account {
@@ -115,6 +116,14 @@ func New(o Options) *Account {
 	s.addPrice("price_basic_monthly", "Basic", 900, "month")
 	s.addPrice("price_pro_monthly", "Pro", 2900, "month")
 	s.addPrice("price_lifetime", "Lifetime", 19900, "")
+	for id, of := range map[string]struct{ lookupKey, description string }{
+		"price_basic_monthly": {"", "One notebook, kept in sync."},
+		"price_pro_monthly":   {"pro_monthly", "As many as you like, with sketches."},
+		"price_lifetime":      {"lifetime", ""},
+	} {
+		p := s.prices.byID[id]
+		p.lookupKey, s.products.byID[p.product].description = of.lookupKey, of.description
+	}
 	s.addPortalConfiguration()
 
 	// The patterns are the paths of Stripe's schema.
@@ -131,6 +140,7 @@ func New(o Options) *Account {
 	s.handle("GET", "/v1/subscriptions", s.listSubscriptions)
 	s.handle("GET", "/v1/subscriptions/{subscription_exposed_id}", retrieveOf(&s.subscriptions, "subscription", "subscription_exposed_id", s.subscriptionJSON))
 	s.handle("DELETE", "/v1/subscriptions/{subscription_exposed_id}", s.cancelSubscription)
+	s.handle("GET", "/v1/prices", s.listPrices)
 	s.handle("GET", "/v1/prices/{price}", retrieveOf(&s.prices, "price", "price", (*price).json))
 	s.handle("GET", "/v1/balance", s.retrieveBalance)
 	s.handle("GET", "/v1/payment_intents", listOf(&s.payments, s.intentJSON))
@@ -480,6 +490,8 @@ func (s *Account) lookUp(id string) any {
 		return c.json()
 	} else if u := s.subscriptions.byID[id]; u != nil {
 		return s.subscriptionJSON(u)
+	} else if p := s.products.byID[id]; p != nil {
+		return p.json()
 	} else if p := s.payments.byID[id]; p != nil {
 		return s.intentJSON(p)
 	} else if p := s.charges.byID[id]; p != nil {

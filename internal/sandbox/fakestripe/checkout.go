@@ -46,6 +46,7 @@ type checkoutSession struct {
 // https://docs.stripe.com/api/customer_portal/sessions
 type PortalSession struct {
 	ID, URL, Customer, ReturnURL, Configuration string
+	Flow, Subscription                          string     // the step it opens at, and of what; "": the first page
 	Params                                      url.Values // as it was created
 }
 
@@ -304,7 +305,7 @@ func (s *Account) checkoutJSON(c *checkoutSession) object {
 		"allow_promotion_codes": c.request.at("allow_promotion_codes"),
 		"automatic_tax":         object{"enabled": c.request.on("automatic_tax", "enabled"), "status": nil},
 		"tax_id_collection":     object{"enabled": c.request.on("tax_id_collection", "enabled")},
-		"payment_method_types":  []string{"card"}, "locale": nil, "submit_type": nil,
+		"payment_method_types":  []string{"card"}, "locale": c.request.at("locale"), "submit_type": c.request.at("submit_type"),
 	}
 }
 
@@ -372,13 +373,45 @@ func (s *Account) createPortalSession(q *request) (any, *stripeError) {
 	if s.portalConfigs.byID[id] == nil {
 		return nil, noSuch(http.StatusBadRequest, "configuration", id, "configuration")
 	}
+	if err := s.checkFlow(q); err != nil {
+		return nil, err
+	}
 	p := &PortalSession{ID: newID("bps_test_", 24), Customer: q.text("customer"), ReturnURL: q.text("return_url"), Configuration: id, Params: sandbox.CloneValues(q.PostForm)}
 	p.URL = s.base + "/p/session/" + p.ID
+	p.Flow = q.text("flow_data", "type")
+	p.Subscription = q.text("flow_data", p.Flow, "subscription")
 	s.portals.put(p.ID, p)
 	return object{
 		"id": p.ID, "object": "billing_portal.session", "livemode": false, "created": q.now.Unix(), "customer": p.Customer,
-		"configuration": id, "return_url": orNull(p.ReturnURL), "url": p.URL, "locale": nil, "flow": nil, "on_behalf_of": nil,
+		"configuration": id, "return_url": orNull(p.ReturnURL), "url": p.URL, "locale": nil, "flow": q.at("flow_data"), "on_behalf_of": nil,
 	}, nil
+}
+
+// checkFlow holds the rules of portal deep links.
+// https://docs.stripe.com/customer-management/portal-deep-links
+func (s *Account) checkFlow(q *request) *stripeError {
+	flow := q.text("flow_data", "type")
+	switch flow {
+	case "", "payment_method_update":
+		return nil
+	case "subscription_cancel", "subscription_update":
+	default:
+		return notImitated("flow_data[type]")
+	}
+	param := "flow_data[" + flow + "][subscription]"
+	id := q.text("flow_data", flow, "subscription")
+	u := s.subscriptions.byID[id]
+	switch {
+	case id == "":
+		return missing(param)
+	case u == nil || u.Customer != q.text("customer"):
+		return noSuch(http.StatusBadRequest, "subscription", id, param)
+	case !u.EndedAt.IsZero():
+		return &stripeError{Message: "This subscription cannot be changed because it has ended.", Param: param}
+	case flow == "subscription_cancel" && u.CancelAtPeriodEnd:
+		return &stripeError{Message: "This subscription cannot be canceled because it is already set to be canceled at the end of the period.", Param: param}
+	}
+	return nil
 }
 
 func (s *Account) addPortalConfiguration() {
@@ -397,7 +430,7 @@ func (c *portalConfiguration) json() object {
 			"invoice_history":       object{"enabled": true},
 			"payment_method_update": object{"enabled": true},
 			"subscription_cancel":   object{"enabled": true, "mode": "at_period_end", "proration_behavior": "none"},
-			"subscription_update":   object{"enabled": false, "default_allowed_updates": []string{}, "proration_behavior": "none"},
+			"subscription_update":   object{"enabled": true, "default_allowed_updates": []string{}, "proration_behavior": "none"},
 		},
 	}
 }

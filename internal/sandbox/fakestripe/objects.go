@@ -22,12 +22,14 @@ type customer struct {
 }
 
 type product struct {
-	id, name string
-	created  time.Time
+	id, name, description string
+	created               time.Time
 }
 
 type price struct {
 	id, product string
+	lookupKey   string // "": none
+	inactive    bool
 	unitAmount  int64  // cents
 	interval    string // "": one-time
 	metered     bool   // billed by usage: has no quantity
@@ -112,10 +114,10 @@ func (c *customer) json() object {
 
 func (p *price) json() object {
 	o := object{
-		"id": p.id, "object": "price", "livemode": false, "created": p.created.Unix(), "active": true,
+		"id": p.id, "object": "price", "livemode": false, "created": p.created.Unix(), "active": !p.inactive,
 		"product": p.product, "currency": "usd", "unit_amount": p.unitAmount, "unit_amount_decimal": strconv.FormatInt(p.unitAmount, 10),
 		"billing_scheme": "per_unit", "type": "one_time", "recurring": nil,
-		"lookup_key": nil, "nickname": nil, "metadata": object{}, "tax_behavior": "unspecified", "tiers_mode": nil,
+		"lookup_key": orNull(p.lookupKey), "nickname": nil, "metadata": object{}, "tax_behavior": "unspecified", "tiers_mode": nil,
 	}
 	if p.interval != "" {
 		o["type"] = "recurring"

@@ -190,6 +190,10 @@ func (s *Account) showPortal(w http.ResponseWriter, r *http.Request) {
 		notFound(w)
 		return
 	}
+	if session.Flow != "" {
+		s.showFlow(w, session)
+		return
+	}
 	p := portalPage{Email: s.customers.byID[session.Customer].Email, ReturnURL: session.ReturnURL}
 	for u := range s.subscriptions.all {
 		if u.Customer == session.Customer {
@@ -228,6 +232,11 @@ func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session := s.portals.byID[r.PathValue("session")]
+	if session != nil && session.Flow != "" {
+		s.finishFlow(session, r)
+		http.Redirect(w, r, session.ReturnURL, http.StatusSeeOther)
+		return
+	}
 	u := s.subscriptions.byID[r.PostForm.Get("subscription")]
 	if session == nil || u == nil || u.Customer != session.Customer {
 		notFound(w)
@@ -238,6 +247,45 @@ func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
 		s.setCancel(u, action == actionCancel)
 	}
 	http.Redirect(w, r, session.URL, http.StatusSeeOther)
+}
+
+// flowPage is one step of the portal.
+type flowPage struct {
+	Title, Text, Button, ReturnURL string
+	Card                           bool     // whether a card is asked for
+	Prices                         []string // to choose from
+}
+
+func (s *Account) showFlow(w http.ResponseWriter, session *PortalSession) {
+	p := flowPage{ReturnURL: session.ReturnURL}
+	u := s.subscriptions.byID[session.Subscription]
+	switch session.Flow {
+	case "payment_method_update":
+		p.Title, p.Button, p.Card = "Change your card", "Save card", true
+	case "subscription_cancel":
+		p.Title, p.Text, p.Button = "Cancel "+s.productName(u.Price), "It ends on "+date(u.CurrentPeriodEnd)+".", "Cancel subscription"
+	case "subscription_update":
+		p.Title, p.Button = "Change "+s.productName(u.Price), "Change subscription"
+		for price := range s.prices.all {
+			if price.interval != "" && price.id != u.Price {
+				p.Prices = append(p.Prices, price.id)
+			}
+		}
+	}
+	render(w, http.StatusOK, "flow.html", p)
+}
+
+// finishFlow does what a step is for; the card is taken and forgotten.
+func (s *Account) finishFlow(session *PortalSession, r *http.Request) {
+	u := s.subscriptions.byID[session.Subscription]
+	switch {
+	case u == nil || !u.EndedAt.IsZero():
+	case session.Flow == "subscription_cancel":
+		s.setCancel(u, true)
+	case s.prices.byID[r.PostForm.Get("price")] != nil:
+		u.Price = r.PostForm.Get("price")
+		s.updated(u)
+	}
 }
 
 func (s *Account) showReceipt(w http.ResponseWriter, r *http.Request) {

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"8space.app/stripe-sidecar/internal/auth"
+	"8space.app/stripe-sidecar/internal/billing"
+)
+
+// sync is POST /api/stripe/sync, for the page that a buyer returns to, which may
+// be there before the webhook: it records what Stripe has for the user's own
+// Customer and answers with the user's rows. There is nothing in the body.
+func (s *service) sync(w http.ResponseWriter, r *http.Request, _ []byte, unread error) error {
+	ctx := r.Context()
+	user, err := auth.CurrentUser(ctx)
+	switch {
+	case err != nil:
+		return err
+	case user == nil:
+		return errNotSignedIn
+	}
+	entryOf(ctx).userID = user.ID
+
+	var customerID string
+	if err := together(
+		func() error { return auth.Confirm(ctx) },
+		func() (err error) {
+			if unread != nil {
+				return unread
+			}
+			if customerID, err = s.Billing.CustomerID(ctx, user.ID); errors.Is(err, billing.ErrNoCustomer) {
+				return nil
+			}
+			return err
+		},
+	); err != nil {
+		return err
+	}
+	bought := billing.Bought{Subscriptions: []billing.Row{}, Purchases: []billing.Row{}}
+	if customerID != "" {
+		if err := s.Billing.SyncCustomer(ctx, customerID); err != nil {
+			return err
+		}
+		if bought, err = s.Billing.Bought(ctx, user.ID); err != nil {
+			return err
+		}
+	}
+	respond(w, http.StatusOK, bought)
+	return nil
+}

@@ -1,0 +1,123 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/stripe/stripe-go/v76"
+)
+
+// markKey is the metadata key of a Checkout Session that tells which
+// Idempotency-Key it was made with, so that a repetition does not expire what it
+// is to be answered with.
+const markKey = "stripe_sidecar_request"
+
+// onlyCheckout starts the one subscription that a Customer may have, so that of
+// any number of tabs, opened at once over any number of replicas, one can be
+// paid. all are the Customer's subscriptions.
+//
+// Of two Checkout Sessions the one created later is listed together with the
+// earlier one, if that is still open, before anybody is sent to it; by then the
+// earlier one is either expired, or it is the one that stays, or it has been paid
+// and its subscription is there.
+func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerID string, all []*stripe.Subscription) (Page, error) {
+	if slices.ContainsFunc(all, live) {
+		return Page{}, &SubscribedError{customerID}
+	}
+	if r.IdempotencyKey != "" {
+		r.mark = idempotencyKey("mark", r.IdempotencyKey)
+	}
+	open, err := b.openCheckouts(ctx, customerID)
+	if err != nil {
+		return Page{}, err
+	}
+	for _, o := range open {
+		if r.mark == "" || o.Metadata[markKey] != r.mark {
+			if err := b.expire(ctx, o); err != nil {
+				return Page{}, err
+			}
+		}
+	}
+	var s *stripe.CheckoutSession
+	for n := 0; n == 0 || n < maxReplacements && len(open) == 0 && r.IdempotencyKey != ""; n++ {
+		if n > 0 { // the key has given one that was expired since
+			r.IdempotencyKey = idempotencyKey("again", r.IdempotencyKey, s.ID)
+		}
+		if s, err = b.checkout(ctx, r, customerID); err != nil {
+			return Page{}, err
+		}
+		if open, err = b.openCheckouts(ctx, customerID); err != nil {
+			return Page{}, err
+		}
+	}
+	if len(open) > 0 {
+		// All who see the same two must agree on which one stays, or none would.
+		stays := slices.MaxFunc(open, newer)
+		for _, o := range open {
+			if o.ID == stays.ID {
+				continue
+			}
+			if err := b.expire(ctx, o); err != nil {
+				return Page{}, err
+			}
+		}
+		stays.APIResource = s.APIResource // for the log
+		s = stays
+	}
+	if all, err = b.subscriptions(ctx, customerID); err != nil {
+		return Page{}, err
+	}
+	if slices.ContainsFunc(all, live) {
+		if err := b.expire(ctx, s); err != nil {
+			return Page{}, err
+		}
+		return Page{}, &SubscribedError{customerID}
+	}
+	return checkoutPage(s, nil)
+}
+
+func newer(a, b *stripe.CheckoutSession) int {
+	if a.Created != b.Created { // in seconds
+		return int(a.Created - b.Created)
+	}
+	return strings.Compare(a.ID, b.ID)
+}
+
+// openCheckouts returns a Customer's Checkout Sessions for subscriptions that can
+// still be paid.
+// https://docs.stripe.com/api/checkout/sessions/list
+func (b *Billing) openCheckouts(ctx context.Context, customerID string) ([]*stripe.CheckoutSession, error) {
+	p := &stripe.CheckoutSessionListParams{Customer: &customerID, Status: stripe.String(string(stripe.CheckoutSessionStatusOpen))}
+	p.Context = calling(ctx, "list_checkout_sessions")
+	p.Limit = stripe.Int64(100)
+	var open []*stripe.CheckoutSession
+	list := b.stripe.CheckoutSessions.List(p)
+	for list.Next() {
+		if s := list.CheckoutSession(); s.Mode == stripe.CheckoutSessionModeSubscription {
+			open = append(open, s)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, stripeError("list checkout sessions", err)
+	}
+	if page := list.CheckoutSessionList(); page.Data == nil {
+		return nil, incomplete("list checkout sessions", page.APIResource)
+	}
+	return open, nil
+}
+
+// expire ends a Checkout Session. One that is no longer open is left alone: if it
+// was paid, the subscription tells.
+// https://docs.stripe.com/api/checkout/sessions/expire
+func (b *Billing) expire(ctx context.Context, s *stripe.CheckoutSession) error {
+	p := &stripe.CheckoutSessionExpireParams{Params: stripe.Params{Context: calling(ctx, "expire_checkout_session")}}
+	_, err := b.stripe.CheckoutSessions.Expire(s.ID, p)
+	var refused *stripe.Error
+	if errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusBadRequest {
+		return nil
+	}
+	return stripeError("expire checkout session", err)
+}
