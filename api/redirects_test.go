@@ -67,10 +67,10 @@ func TestRedirects(t *testing.T) {
 		ask        func(url string) answer
 	}{
 		{"successUrl", "success_url", func(u string) answer {
-			return w.checkout(`{"priceId":"p","mode":"payment","cancelUrl":"https://example.com","successUrl":` + quote(u) + `}`)
+			return w.checkout(`{"priceId":"price_p","mode":"payment","cancelUrl":"https://example.com","successUrl":` + quote(u) + `}`)
 		}},
 		{"cancelUrl", "cancel_url", func(u string) answer {
-			return w.checkout(`{"priceId":"p","mode":"payment","successUrl":"https://example.com","cancelUrl":` + quote(u) + `}`)
+			return w.checkout(`{"priceId":"price_p","mode":"payment","successUrl":"https://example.com","cancelUrl":` + quote(u) + `}`)
 		}},
 		{"returnUrl", "return_url", func(u string) answer { return w.portal(`{"returnUrl":`+quote(u)+`}`, session...) }},
 	}
@@ -130,7 +130,7 @@ func TestRedirectsInBrowsers(t *testing.T) {
 	}
 	w := startForRedirects(t)
 	for i, r := range list {
-		got := w.checkout(fmt.Sprintf(`{"priceId":"p","mode":"payment","cancelUrl":%s,"successUrl":%[1]s}`, quote(r.URL)))
+		got := w.checkout(fmt.Sprintf(`{"priceId":"price_p","mode":"payment","cancelUrl":%s,"successUrl":%[1]s}`, quote(r.URL)))
 		if got.status == 200 && !redirectOrigin(origins[i]) {
 			t.Errorf("%s: successUrl %.200q = 200, in a browser at %q; want one of the sites", r.About, r.URL, origins[i])
 		}
