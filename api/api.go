@@ -49,7 +49,10 @@ type Config struct {
 	MaxInFlight     int           // requests to the POST endpoints worked on at once; beyond that 503
 	MaxEvents       int           // Events likewise; each can be 1 MiB
 	ProbesApart     bool          // whether probes and metrics have a listener of their own
-	Ready           func() bool   // false from the moment the service is told to stop
+	// ClaimGuestPurchases: sync gives users what was bought as a guest with the address
+	// that they have confirmed. Off, nobody is matched by e-mail.
+	ClaimGuestPurchases bool
+	Ready               func() bool // false from the moment the service is told to stop
 }
 
 type service struct {

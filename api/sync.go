@@ -37,9 +37,14 @@ func (s *service) sync(w http.ResponseWriter, r *http.Request, _ []byte, unread 
 	); err != nil {
 		return err
 	}
+	if email := auth.ConfirmedEmail(ctx); s.ClaimGuestPurchases && email != "" {
+		if customerID, err = s.Billing.ClaimGuestPurchases(ctx, billing.User{ID: user.ID, Email: email}, customerID); err != nil {
+			return err
+		}
+	}
 	bought := billing.Bought{Subscriptions: []billing.Row{}, Purchases: []billing.Row{}}
 	if customerID != "" {
-		if err := s.Billing.SyncCustomer(ctx, customerID); err != nil {
+		if err := s.Billing.SyncCustomer(ctx, customerID, user.ID); err != nil {
 			return err
 		}
 		if bought, err = s.Billing.Bought(ctx, user.ID); err != nil {

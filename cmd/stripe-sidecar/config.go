@@ -63,6 +63,8 @@ type config struct {
 	SubscriptionsTable      identifier `envconfig:"SUBSCRIPTIONS_TABLE" default:"subscriptions" desc:"where that name is taken: run the schema that is printed then"`
 	PurchasesTable          identifier `envconfig:"PURCHASES_TABLE" default:"purchases" desc:"likewise"`
 
+	ClaimGuestPurchases bool `envconfig:"CLAIM_GUEST_PURCHASES" default:"false" desc:"sync gives a user what was bought as a guest with their confirmed address"`
+
 	UserDeleted string `envconfig:"USER_DELETED" default:"keep" desc:"when a user is deleted: keep their subscriptions, cancel them, or delete the Customer"`
 
 	RateLimitPerMinute uint16        `envconfig:"RATE_LIMIT_PER_MINUTE" default:"60" desc:"requests to the POST endpoints per client address; 0 for no limit"`
@@ -261,6 +263,9 @@ func (c config) warnings() []string {
 	}
 	if len(c.StripeWebhookSecret) == 0 {
 		w = append(w, "STRIPE_WEBHOOK_SECRET is not set: what is bought is not written to the site's database")
+	}
+	if c.ClaimGuestPurchases && len(c.StripeWebhookSecret) == 0 {
+		w = append(w, "CLAIM_GUEST_PURCHASES is set without STRIPE_WEBHOOK_SECRET: nothing is claimed")
 	}
 	return w
 }

@@ -78,6 +78,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		MaxEvents:       maxEvents,
 		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
+
+		ClaimGuestPurchases: c.ClaimGuestPurchases,
 	})
 
 	server := &http.Server{

@@ -96,7 +96,7 @@ func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 			defer cancel()
-			if err := bill.SyncCustomer(ctx, record.CustomerID); err != nil {
+			if err := bill.SyncCustomer(ctx, record.CustomerID, record.UserID); err != nil {
 				return fmt.Errorf("customer %s of user %s: %w", record.CustomerID, record.UserID, err)
 			}
 			done.Add(1)

@@ -153,6 +153,7 @@ func TestWiring(t *testing.T) {
 		return "no call"
 	}
 	records := func(t *testing.T, w *wired) string { // the tables that a sync reads behind the customers
+		w.post(t, "create-checkout", oneTime, w.bearer()...)
 		w.post(t, "sync", "", w.bearer()...)
 		var tables []string
 		for _, c := range w.supabase.Calls() {
@@ -276,6 +277,10 @@ func TestWiring(t *testing.T) {
 		"SUBSCRIPTIONS_TABLE":       {value: "abos", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "abos"},
 		"PURCHASES_TABLE":           {value: "orders", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: records, without: "subscriptions purchases", with: "subscriptions orders"},
 
+		"CLAIM_GUEST_PURCHASES": {value: "true", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
+			w.post(t, "sync", "", w.bearer()...)
+			return strconv.Itoa(len(w.stripe.CallsTo("GET", "/v1/customers")))
+		}, without: "0", with: "1"},
 		"USER_DELETED": {value: "delete", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.supabase.DeleteUser(w.userID)

@@ -170,6 +170,16 @@ func Confirm(ctx context.Context) error {
 	return v.standing
 }
 
+// ConfirmedEmail returns the address that Supabase Auth says the user has confirmed,
+// "" for none; before [Confirm] has succeeded there is none.
+func ConfirmedEmail(ctx context.Context) string {
+	v, err := visitOf(ctx)
+	if err != nil || v.vouched == nil || v.standing != nil {
+		return ""
+	}
+	return v.vouched.confirmed
+}
+
 // check is Confirm, once.
 func (v *visit) check(ctx context.Context) error {
 	if v.token.clientID != "" {

@@ -90,7 +90,8 @@ func (e exchange) code() string {
 // known is what Supabase Auth says of a user.
 type known struct {
 	User
-	factor bool // there is a verified second factor
+	factor    bool   // there is a verified second factor
+	confirmed string // the address that the user has proved to be theirs, "" for none
 }
 
 // user returns the user of an access token, or an error that wraps
@@ -102,8 +103,10 @@ func (u *gotrueService) user(ctx context.Context, accessToken string) (*known, e
 	case e.Status == http.StatusOK:
 		// Not gotrue-go's reading, which fails on a field that we do not need.
 		var body struct {
-			ID, Email string
-			Factors   []struct{ Status string }
+			ID, Email   string
+			ConfirmedAt *string `json:"email_confirmed_at"`
+			IsAnonymous bool    `json:"is_anonymous"`
+			Factors     []struct{ Status string }
 		}
 		if json.Unmarshal(e.Body, &body) != nil {
 			return nil, e.unavailable(nil)
@@ -113,7 +116,11 @@ func (u *gotrueService) user(ctx context.Context, accessToken string) (*known, e
 			return nil, e.unavailable(nil)
 		}
 		factor := slices.ContainsFunc(body.Factors, func(f struct{ Status string }) bool { return f.Status == "verified" })
-		return &known{User{ID: id.String(), Email: body.Email}, factor}, nil
+		u := &known{User: User{ID: id.String(), Email: body.Email}, factor: factor}
+		if body.ConfirmedAt != nil && *body.ConfirmedAt != "" && !body.IsAnonymous {
+			u.confirmed = body.Email
+		}
+		return u, nil
 	case (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) && code != "":
 		if code == errSessionNotFound.Error() {
 			return nil, fmt.Errorf("%w: %w", ErrSignedOut, errSessionNotFound)

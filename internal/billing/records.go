@@ -93,14 +93,15 @@ func (b *Billing) syncSubscription(ctx context.Context, id string) error {
 	if err != nil {
 		return stripeError("fetch subscription", err)
 	}
-	return b.writeSubscription(ctx, ticket, s)
+	return b.writeSubscription(ctx, ticket, s, "")
 }
 
-func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription) error {
+// writeSubscription writes a subscription; owner is as for userOf.
+func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription, owner string) error {
 	if s.ID == "" || s.Customer == nil {
 		return incomplete("fetch subscription", s.APIResource)
 	}
-	userID, err := b.userOf(ctx, s.Metadata, s.Customer)
+	userID, err := b.userOf(ctx, s.Metadata, s.Customer, owner)
 	if err != nil {
 		return err
 	}
@@ -192,11 +193,11 @@ func priceAndProduct(p *stripe.Price) (priceID, productID *string) {
 }
 
 // SyncCustomer writes the present state of all subscriptions of a Customer and
-// of everything paid with a Checkout Session. It does nothing for a Customer
-// that Stripe does not have.
+// of everything paid with a Checkout Session, as of the user whose Customer it is. It
+// does nothing for a Customer that Stripe does not have.
 //
 // Errors: ErrCustomersUnavailable, *StripeError.
-func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
+func (b *Billing) SyncCustomer(ctx context.Context, customerID, userID string) error {
 	ticket, err := b.ticket(ctx)
 	if err != nil {
 		return err
@@ -206,7 +207,7 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
 	subscriptions.Limit = stripe.Int64(100)
 	found := b.stripe.Subscriptions.List(subscriptions)
 	for found.Next() {
-		if err := b.writeSubscription(ctx, ticket, found.Subscription()); err != nil {
+		if err := b.writeSubscription(ctx, ticket, found.Subscription(), userID); err != nil {
 			return err
 		}
 	}
@@ -226,7 +227,7 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID string) error {
 		if s.Mode != stripe.CheckoutSessionModePayment || s.Status != stripe.CheckoutSessionStatusComplete {
 			continue
 		}
-		if err := b.writePurchase(ctx, ticket, s); err != nil {
+		if err := b.writePurchase(ctx, ticket, s, userID); err != nil {
 			return err
 		}
 	}
@@ -249,7 +250,7 @@ func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
 	case s.ID == "":
 		return incomplete("fetch checkout session", s.APIResource)
 	case s.Mode == stripe.CheckoutSessionModePayment:
-		return b.writePurchase(ctx, ticket, s)
+		return b.writePurchase(ctx, ticket, s, "")
 	case s.Subscription != nil:
 		return b.syncSubscription(ctx, s.Subscription.ID)
 	}
@@ -257,9 +258,9 @@ func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
 }
 
 // writePurchase writes a Checkout Session in payment mode, fetched with its
-// line items and the latest charge of its payment intent.
-func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.CheckoutSession) error {
-	userID, err := b.userOf(ctx, s.Metadata, s.Customer)
+// line items and the latest charge of its payment intent; owner is as for userOf.
+func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.CheckoutSession, owner string) error {
+	userID, err := b.userOf(ctx, s.Metadata, s.Customer, owner)
 	if err != nil {
 		return err
 	}
@@ -346,12 +347,15 @@ func (b *Billing) ticket(ctx context.Context) (int64, error) {
 
 // userOf returns the user that something was bought by, nil when unknown: the
 // one in the metadata that our own checkout wrote, else the one whose Customer
-// it is. A client_reference_id binds nothing, since on a Payment Link the buyer
+// it is: owner, or whom the database names where that is "". A client_reference_id binds nothing, since on a Payment Link the buyer
 // can set it.
-func (b *Billing) userOf(ctx context.Context, metadata map[string]string, customer *stripe.Customer) (*string, error) {
+func (b *Billing) userOf(ctx context.Context, metadata map[string]string, customer *stripe.Customer, owner string) (*string, error) {
 	if id, err := uuid.Parse(metadata[userIDKey]); err == nil {
 		userID := id.String()
 		return &userID, nil
+	}
+	if owner != "" {
+		return &owner, nil
 	}
 	if customer == nil {
 		return nil, nil

@@ -129,6 +129,8 @@ func New(o Options) *Account {
 	// The patterns are the paths of Stripe's schema.
 	s.handle("DELETE", "/v1/customers/{customer}", s.deleteCustomer)
 	s.handle("POST", "/v1/customers", s.createCustomer)
+	s.handle("GET", "/v1/customers", listOf(&s.customers, (*customer).json))
+	s.handle("POST", "/v1/customers/{customer}", s.updateCustomer)
 	s.handle("GET", "/v1/customers/{customer}", s.retrieveCustomer)
 	s.handle("POST", "/v1/checkout/sessions", s.createCheckoutSession)
 	s.handle("GET", "/v1/checkout/sessions", s.listCheckoutSessions)

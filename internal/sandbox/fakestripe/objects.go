@@ -169,6 +169,15 @@ func (s *Account) retrieveCustomer(q *request) (any, *stripeError) {
 	return c.json(), nil
 }
 
+func (s *Account) updateCustomer(q *request) (any, *stripeError) {
+	c := s.customers.byID[q.PathValue("customer")]
+	if c == nil || c.Deleted {
+		return nil, noSuch(http.StatusNotFound, "customer", q.PathValue("customer"), "id")
+	}
+	c.set(q)
+	return c.json(), nil
+}
+
 // customerOf finds the Customer that a parameter of a creation names.
 func (s *Account) customerOf(q *request) *stripeError {
 	id := q.text("customer")

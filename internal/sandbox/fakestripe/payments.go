@@ -219,7 +219,7 @@ func (d *dispute) json() object {
 	}
 }
 
-// listOf lists the objects of one kind, by those of the filters customer,
+// listOf lists the objects of one kind, by those of the filters email, customer,
 // subscription, payment_intent, charge and status that the kind has.
 func listOf[T any](of *shelf[T], json func(*T) object) operationFunc {
 	return func(q *request) (any, *stripeError) {
@@ -227,7 +227,7 @@ func listOf[T any](of *shelf[T], json func(*T) object) operationFunc {
 	next:
 		for v := range of.all {
 			o := json(v)
-			for _, name := range []string{"customer", "subscription", "payment_intent", "charge", "status"} {
+			for _, name := range []string{"email", "customer", "subscription", "payment_intent", "charge", "status"} {
 				if q.has(name) && o[name] != q.text(name) {
 					continue next
 				}
