@@ -47,8 +47,12 @@ func TestClaims(t *testing.T) {
 		{name: "without an address", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) { w.says(u, "", confirmed, false) }, want: "0 0 0"},
 		{name: "another address", user: "ada@example.com", want: "0 0 0"},
 		{name: "changed to this address", user: "ada@example.com", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) { w.says(u, buyer, confirmed, false) }, want: "1 1 2"},
-		{name: "changed from this address", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) { w.says(u, "ada@example.com", confirmed, false) }, want: "0 0 0"},
-		{name: "in capitals", user: "ada@example.com", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) { w.says(u, "BUYER@EXAMPLE.COM", confirmed, false) }, want: "0 0 0"},
+		{name: "changed from this address", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) {
+			w.says(u, "ada@example.com", confirmed, false)
+		}, want: "0 0 0"},
+		{name: "in capitals", user: "ada@example.com", do: func(_ *testing.T, w *site, u fakesupabase.User, _ []string) {
+			w.says(u, "BUYER@EXAMPLE.COM", confirmed, false)
+		}, want: "0 0 0"},
 		{name: "a filter that is not heeded", user: "ada@example.com", do: func(_ *testing.T, w *site, _ fakesupabase.User, _ []string) {
 			w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
 				if r.Method == "GET" && r.URL.Path == "/v1/customers" {
