@@ -12,7 +12,20 @@ func TestBuyers(t *testing.T) {
 	t.Setenv("CHECKOUT_REQUIRE_SIGN_IN", "subscription")
 	t.Setenv("CHECKOUT_ONE_SUBSCRIPTION", "true")
 	t.Setenv("CHECKOUT_PARAMS", "locale=en-GB")
+	t.Setenv("CLAIM_GUEST_PURCHASES", "true")
 	b := openBrowser(t)
+
+	t.Run("claim what was bought as a guest", func(t *testing.T) {
+		w := b.tab(t)
+		w.buy("price_lifetime")
+		w.do(chromedp.SetValue(css(`#email`), "claim@example.com"))
+		w.pay("4242 4242 4242 4242")
+		w.signIn("claim@example.com", "correct horse", "Sign up")
+		w.do(chromedp.Evaluate[chromedp.Void](`{
+			fetch('/api/stripe/sync', { method: 'POST' }).then(r => r.json()).then(bought => { window.purchases = bought.purchases.length })
+		}`))
+		w.becomes(`window.purchases === 1`)
+	})
 
 	t.Run("sign in first", func(t *testing.T) {
 		w := b.tab(t)

@@ -217,6 +217,9 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID, userID string) e
 		}
 		return err
 	}
+	if page := found.SubscriptionList(); page.Data == nil {
+		return incomplete("list subscriptions", page.APIResource)
+	}
 	sessions := &stripe.CheckoutSessionListParams{Customer: &customerID}
 	sessions.Context = calling(ctx, "list_checkout_sessions")
 	sessions.Limit = stripe.Int64(100)
@@ -231,7 +234,13 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID, userID string) e
 			return err
 		}
 	}
-	return stripeError("list checkout sessions", list.Err())
+	if err := list.Err(); err != nil {
+		return stripeError("list checkout sessions", err)
+	}
+	if page := list.CheckoutSessionList(); page.Data == nil {
+		return incomplete("list checkout sessions", page.APIResource)
+	}
+	return nil
 }
 
 // syncCheckoutSession fetches a Checkout Session and writes what was bought
