@@ -12,10 +12,10 @@ run: build ## a shop on http://localhost:8080, with imitations of Stripe and Sup
 	@exec bin/sandbox
 
 serve: build ## the service, with its variables from the environment and .env
-	@set -a; if [ -f .env ]; then . ./.env; fi; exec bin/stripe-sidecar
+	@exec bin/stripe-sidecar $(if $(wildcard .env),-env-file .env)
 
 doctor: build ## check the set-up of make serve
-	@set -a; if [ -f .env ]; then . ./.env; fi; exec bin/stripe-sidecar doctor
+	@exec bin/stripe-sidecar $(if $(wildcard .env),-env-file .env) doctor
 
 test: lint ## everything that must hold; under CI=true a skipped test fails
 ifeq ($(CI),true)

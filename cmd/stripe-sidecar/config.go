@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/hashicorp/go-envparse"
 	"github.com/kelseyhightower/envconfig"
 
 	"8space.app/stripe-sidecar/internal/auth"
@@ -72,7 +73,7 @@ type config struct {
 	UpstreamTimeout    time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"deadline of one request's work at Stripe and Supabase together"`
 	ShutdownTimeout    time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"20s" desc:"how long a stop waits for requests in flight"`
 	LogLevel           slog.Level    `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
-	LogFormat          string        `envconfig:"LOG_FORMAT" default:"json" desc:"json or text"`
+	LogFormat          string        `envconfig:"LOG_FORMAT" desc:"json or text; when unset json, and text on a terminal"`
 }
 
 // loadConfig reads and checks the environment. Its error names every mistake,
@@ -90,12 +91,21 @@ func loadConfig() (config, error) {
 		}
 		// envconfig stops at the first value that it cannot read, so each
 		// variable is read in a struct of its own.
+		if quoted(os.Getenv(name)) {
+			mistakes.add(name, "stands in quotation marks, which are part of it here: leave them out")
+			continue
+		}
 		one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
 		if err := envconfig.Process("", one.Interface()); err != nil {
 			mistakes.add(name, explain(field.Type, err))
 			continue
 		}
 		v.Field(i).Set(one.Elem().Field(0))
+		if decoder, ok := v.Field(i).Addr().Interface().(envconfig.Decoder); ok && isSecret(field.Type) {
+			if err := fromFile(name, decoder); err != nil {
+				mistakes.add(name, err.Error())
+			}
+		}
 	}
 	c.check(mistakes)
 	if len(mistakes) > 0 {
@@ -107,6 +117,89 @@ func loadConfig() (config, error) {
 // variables are the fields of config in their order.
 func variables() []reflect.StructField {
 	return reflect.VisibleFields(reflect.TypeFor[config]())
+}
+
+func isSecret(t reflect.Type) bool {
+	return t == reflect.TypeFor[secret]() || t == reflect.TypeFor[secrets]()
+}
+
+// maxSecretFile is in bytes; the longest secret is a token of some hundred.
+const maxSecretFile = 64 << 10
+
+// fromFile reads a secret from the file that NAME_FILE names, if it does, as
+// orchestrators mount them. No error of it holds what the file does.
+func fromFile(name string, into envconfig.Decoder) error {
+	path := strings.TrimSpace(os.Getenv(name + "_FILE"))
+	if path == "" {
+		return nil
+	}
+	if os.Getenv(name) != "" {
+		return errors.New("is set, and " + name + "_FILE too: unset one of them")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot be read from %s_FILE: %w", name, err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot be read from %s_FILE: %w", name, err)
+	case len(content) > maxSecretFile:
+		return fmt.Errorf("is over %d bytes in the file of %s_FILE: that is not a secret", maxSecretFile, name)
+	case strings.TrimSpace(string(content)) == "":
+		return fmt.Errorf("is empty in the file of %s_FILE", name)
+	}
+	return into.Decode(strings.TrimRight(string(content), " \t\r\n"))
+}
+
+func quoted(value string) bool {
+	value = strings.TrimSpace(value)
+	return len(value) > 1 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0]
+}
+
+// readEnvFile puts the variables of a file of NAME=value lines into the environment,
+// which wins where it has them itself; an empty one counts as unset.
+func readEnvFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	variables, err := envparse.Parse(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for name, value := range variables {
+		if strings.TrimSpace(os.Getenv(name)) == "" {
+			if err := os.Setenv(name, value); err != nil {
+				return fmt.Errorf("%s: %s: %w", path, name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// strangers are the variables in the environment that look as if they were for this
+// service and are not, sorted.
+func strangers() []string {
+	known := map[string]bool{}
+	for _, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		known[name], known[name+"_FILE"] = true, isSecret(field.Type)
+	}
+	var found []string
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		ours := slices.ContainsFunc([]string{"STRIPE_", "SUPABASE_", "CHECKOUT_", "CUSTOMERS_", "PORTAL_"}, func(prefix string) bool {
+			return strings.HasPrefix(name, prefix)
+		})
+		if ours && !known[name] {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // explain says what a value should have been. envconfig's own text would quote
@@ -247,7 +340,7 @@ func (c config) check(m mistakes) {
 	if c.UpstreamTimeout > time.Minute {
 		m.add("UPSTREAM_TIMEOUT", "is over 60s, longer than any caller waits")
 	}
-	if c.LogFormat != "json" && c.LogFormat != "text" {
+	if c.LogFormat != "" && c.LogFormat != "json" && c.LogFormat != "text" {
 		m.add("LOG_FORMAT", "is neither json nor text")
 	}
 }
@@ -266,6 +359,9 @@ func (c config) warnings() []string {
 	}
 	if c.ClaimGuestPurchases && len(c.StripeWebhookSecret) == 0 {
 		w = append(w, "CLAIM_GUEST_PURCHASES is set without STRIPE_WEBHOOK_SECRET: nothing is claimed")
+	}
+	for _, name := range strangers() {
+		w = append(w, name+" is not a variable of this service: stripe-sidecar -h lists them")
 	}
 	return w
 }
@@ -320,7 +416,9 @@ func usage(w io.Writer) {
   stripe-sidecar version
   stripe-sidecar -h
 
-All configuration is in the environment:
+All configuration is in the environment; -env-file FILE, before the command, adds the
+NAME=value lines of a file to it. Each secret may come from a file of its own instead,
+which NAME_FILE names:
 
 `)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

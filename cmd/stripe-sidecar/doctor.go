@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -86,7 +84,7 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 // colours are the control sequences for green, red and neither on a terminal; ""
 // elsewhere and for those who want none. https://no-color.org
 func colours(out io.Writer) (good, bad, end string) {
-	if f, ok := out.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("NO_COLOR") != "" {
+	if !isTerminal(out) || os.Getenv("NO_COLOR") != "" {
 		return "", "", ""
 	}
 	return "\x1b[32m", "\x1b[31m", "\x1b[0m"

@@ -32,6 +32,17 @@ func main() {
 // run is the program; it returns its exit code: 0 for done, 1 for failed, 2 for
 // a wrong configuration or command line. It stops when ctx ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && (args[0] == "-env-file" || args[0] == "--env-file") {
+		if len(args) < 2 {
+			fmt.Fprintln(stderr, "stripe-sidecar: -env-file needs the name of a file")
+			return 2
+		}
+		if err := readEnvFile(args[1]); err != nil {
+			fmt.Fprintln(stderr, "stripe-sidecar: -env-file:", err)
+			return 2
+		}
+		args = args[2:]
+	}
 	command, argument := "serve", ""
 	switch {
 	case len(args) == 2 && (args[0] == "sync" || args[0] == "webhook" || args[0] == "doctor" && args[1] == "--json"):
@@ -79,8 +90,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	if command == "webhook" {
+	switch command {
+	case "webhook":
 		err = about(err, true, "STRIPE_SECRET_KEY", "STRIPE_API_BASE")
+	case "healthcheck":
+		err = about(err, true, "HOST", "PORT", "ADMIN_PORT")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)

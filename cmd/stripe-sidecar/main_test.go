@@ -4,11 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,7 +167,7 @@ func TestWrongConfiguration(t *testing.T) {
 		{"secrets in the wrong place", valid("SITE_ORIGINS", "sk_test_HIDDEN", "TRUSTED_PROXIES", "whsec_HIDDEN", "SUPABASE_URL", "sb_secret_HIDDEN",
 			"CUSTOMERS_TABLE", "sk-HIDDEN", "PORTAL_CONFIGURATION", "sk_test_HIDDEN", "LOG_FORMAT", "HIDDEN", "PORT", "HIDDEN"),
 			[]string{"PORT is not", "SUPABASE_URL is not a URL", "SITE_ORIGINS entry 1 has no scheme", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is no", "TRUSTED_PROXIES entry 1", "LOG_FORMAT is neither"}},
-		{"placeholders", valid("STRIPE_SECRET_KEY", "sk_test_...", "SUPABASE_ANON_KEY", "'sb_publishable_1'"), []string{"STRIPE_SECRET_KEY is a placeholder", "SUPABASE_ANON_KEY is a placeholder"}},
+		{"placeholders", valid("STRIPE_SECRET_KEY", "sk_test_...", "SUPABASE_ANON_KEY", "'sb_publishable_1'"), []string{"STRIPE_SECRET_KEY is a placeholder", "SUPABASE_ANON_KEY stands in quotation marks"}},
 		{"dashboard and product", valid("SUPABASE_URL", "https://supabase.com/dashboard/project/abc", "ALLOWED_PRICES", "price_1,prod_1"),
 			[]string{"SUPABASE_URL is the dashboard's", "ALLOWED_PRICES entry 2 is a product"}},
 		{"one column for both", valid("CUSTOMERS_CUSTOMER_COLUMN", "id"), []string{"CUSTOMERS_CUSTOMER_COLUMN is the same column"}},
@@ -263,6 +270,130 @@ func TestCookieName(t *testing.T) {
 	setenv(t, valid("SUPABASE_COOKIE_NAME", "my-auth"))
 	if c, err := loadConfig(); c.cookieName() != "my-auth" || err != nil {
 		t.Errorf("cookieName = %q, %v; want SUPABASE_COOKIE_NAME", c.cookieName(), err)
+	}
+}
+
+// TestEnvFile: a file of variables, as people write them, and never run.
+func TestEnvFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, ".env")
+	ran := filepath.Join(dir, "ran")
+	content := "# keys\r\nexport STRIPE_SECRET_KEY=sk_test_file\r\nSUPABASE_URL = https://file.supabase.co \n\n" +
+		"SUPABASE_ANON_KEY=\"sb_publishable_x\"\nSUPABASE_SERVICE_ROLE_KEY='sb_secret_x'\n" +
+		"CHECKOUT_PARAMS=locale=auto&submit_type=book&`touch " + ran + "`=$(touch " + ran + ")\nPORTAL_CONFIGURATION=bpc_$HOME\n"
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setenv(t, map[string]string{"SUPABASE_URL": "https://environment.supabase.co"})
+	if err := readEnvFile(file); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"STRIPE_SECRET_KEY": "sk_test_file", "SUPABASE_URL": "https://environment.supabase.co", "SUPABASE_ANON_KEY": "sb_publishable_x",
+		"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x", "CHECKOUT_PARAMS": "locale=auto&submit_type=book&`touch " + ran + "`=$(touch " + ran + ")", "PORTAL_CONFIGURATION": "bpc_$HOME"} {
+		if got := os.Getenv(name); got != want {
+			t.Errorf("%s = %q; want %q", name, got, want)
+		}
+	}
+	if _, err := os.Stat(ran); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file was run: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("STRIPE_SECRET_KEY=sk_test_ok\nsk_test_hidden\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-env-file", file, "version"}, "error on line 2: missing ="},
+		{[]string{"--env-file", filepath.Join(dir, "none"), "version"}, "no such file"},
+		{[]string{"-env-file"}, "needs the name of a file"},
+	} {
+		var stderr bytes.Buffer
+		if code := run(t.Context(), test.args, io.Discard, &stderr); code != 2 || !strings.Contains(stderr.String(), test.want) || strings.Contains(stderr.String(), "hidden") {
+			t.Errorf("run(%q) = %d, %q; want 2, %q", test.args, code, &stderr, test.want)
+		}
+	}
+}
+
+// TestSecretFiles: every secret can come from a file, and nothing else.
+func TestSecretFiles(t *testing.T) {
+	write := func(content string) string {
+		file := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	jwtSecret := strings.Repeat("s", 40)
+	values := map[string]string{"STRIPE_SECRET_KEY": "sk_test_f", "STRIPE_WEBHOOK_SECRET": "whsec_1,whsec_2", "SUPABASE_ANON_KEY": "sb_publishable_f",
+		"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_f", "SUPABASE_JWT_SECRET": jwtSecret}
+	env := valid()
+	for name, value := range values {
+		env[name], env[name+"_FILE"] = "", write(value+" \r\n")
+	}
+	setenv(t, env)
+	c, err := loadConfig()
+	if err != nil || len(c.warnings()) != 1 { // of SITE_ORIGINS
+		t.Fatalf("loadConfig() = %v, warnings %q; want one, of SITE_ORIGINS", err, c.warnings())
+	}
+	if got := []string{c.StripeSecretKey.Reveal(), c.StripeWebhookSecret[1].Reveal(), c.SupabaseAnonKey.Reveal(), c.SupabaseServiceRoleKey.Reveal(), c.SupabaseJWTSecret.Reveal()}; !slices.Equal(got,
+		[]string{"sk_test_f", "whsec_2", "sb_publishable_f", "sb_secret_f", jwtSecret}) {
+		t.Errorf("secrets = %q; want those of the files", got)
+	}
+	for _, test := range []struct{ file, want string }{
+		{write(""), "is empty in the file of STRIPE_SECRET_KEY_FILE"},
+		{write("sk_test_a sk_test_b"), "holds white space"},
+		{write(strings.Repeat("x", maxSecretFile+1)), "is over 65536 bytes in the file of STRIPE_SECRET_KEY_FILE: that is not a secret"},
+		{"/nowhere/secret", "cannot be read from STRIPE_SECRET_KEY_FILE: open /nowhere/secret"},
+	} {
+		t.Setenv("STRIPE_SECRET_KEY_FILE", test.file)
+		if _, err := loadConfig(); err == nil || !strings.Contains(err.Error(), "STRIPE_SECRET_KEY "+test.want) || strings.Contains(err.Error(), "sk_test_a") {
+			t.Errorf("loadConfig() = %v; want STRIPE_SECRET_KEY %s", err, test.want)
+		}
+	}
+	t.Setenv("STRIPE_SECRET_KEY_FILE", write("sk_test_f"))
+	t.Setenv("STRIPE_SECRET_KEY", "sk_test_e")
+	if _, err := loadConfig(); err == nil || !strings.Contains(err.Error(), "STRIPE_SECRET_KEY is set, and STRIPE_SECRET_KEY_FILE too") {
+		t.Errorf("loadConfig() with both = %v; want a mistake", err)
+	}
+}
+
+// TestStrangers: a misspelt variable draws one warning, and quotation marks are named.
+func TestStrangers(t *testing.T) {
+	setenv(t, valid("STRIPE_WEBHOOK_SECRETS", "whsec_1", "CHECKOUT_TRAIL_DAYS", "7", "PORTAL_CONFIGURATION_FILE", "x", "SITE_ORIGINS", "https://a.example", "STRIPE_WEBHOOK_SECRET", "whsec_1"))
+	c, err := loadConfig()
+	var got []string
+	for _, w := range c.warnings() {
+		name, _, _ := strings.Cut(w, " is not a variable")
+		got = append(got, name)
+	}
+	if want := []string{"CHECKOUT_TRAIL_DAYS", "PORTAL_CONFIGURATION_FILE", "STRIPE_WEBHOOK_SECRETS"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("warned of %q, %v; want %q", got, err, want)
+	}
+	for _, field := range variables() {
+		name := field.Tag.Get("envconfig")
+		setenv(t, valid(name, `"x"`))
+		if _, err := loadConfig(); err == nil || !strings.Contains(err.Error(), name+" stands in quotation marks") {
+			t.Errorf("loadConfig() with %s in quotation marks = %v; want them named", name, err)
+		}
+	}
+}
+
+// TestBanner is what a terminal is told.
+func TestBanner(t *testing.T) {
+	for _, test := range []struct {
+		env  map[string]string
+		addr string
+		want string
+	}{
+		{valid(), "0.0.0.0:8080", "stripe-sidecar at http://localhost:8080, test mode, webhooks off"},
+		{valid("STRIPE_SECRET_KEY", "sk_live_1", "SITE_ORIGINS", "https://a.example", "STRIPE_WEBHOOK_SECRET", "whsec_1"), "192.0.2.1:80", "stripe-sidecar at http://192.0.2.1:80, live mode, webhooks on"},
+	} {
+		setenv(t, test.env)
+		c, err := loadConfig()
+		if got := c.banner(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.addr))); err != nil || got != test.want {
+			t.Errorf("banner = %q, %v; want %q", got, err, test.want)
+		}
 	}
 }
 
@@ -425,7 +556,7 @@ func readyz(t *testing.T, url string) int {
 func TestHealthcheck(t *testing.T) {
 	s := startService(t, valid())
 	_, port, _ := strings.Cut(strings.TrimPrefix(s.url, "http://"), ":")
-	t.Setenv("PORT", port)
+	setenv(t, map[string]string{"HOST": "127.0.0.1", "PORT": port}) // and nothing else
 	if code := run(t.Context(), []string{"healthcheck"}, io.Discard, io.Discard); code != 0 {
 		t.Errorf("healthcheck of a running service = %d; want 0", code)
 	}

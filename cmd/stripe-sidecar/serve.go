@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
+	"golang.org/x/term"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
@@ -114,6 +116,10 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	ready.Store(true)
 	logger.Info("listening", append(addr, "version", versionString())...)
 
+	if isTerminal(logs) {
+		fmt.Fprintln(logs, c.banner(listener.Addr()))
+	}
+
 	// Without webhooks and at its default this would only count, in tables that the
 	// site may not have.
 	if len(c.StripeWebhookSecret) > 0 || c.UserDeleted != billing.KeepCustomer {
@@ -208,10 +214,31 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 
 func newLogger(c config, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "text" {
+	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// banner is what somebody at a terminal wants to know of a service that has begun.
+func (c config) banner(listens net.Addr) string {
+	host, port, _ := net.SplitHostPort(listens.String())
+	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost"
+	}
+	mode, webhooks := "test", "on"
+	if c.live() {
+		mode = "live"
+	}
+	if len(c.StripeWebhookSecret) == 0 {
+		webhooks = "off"
+	}
+	return fmt.Sprintf("stripe-sidecar at http://%s, %s mode, webhooks %s", net.JoinHostPort(host, port), mode, webhooks)
 }
 
 // healthcheck asks the service of the same configuration whether it serves, for

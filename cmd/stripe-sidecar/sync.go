@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 	"golang.org/x/time/rate"
 
 	"8space.app/stripe-sidecar/internal/billing"
@@ -112,9 +110,7 @@ func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.
 func showProgress(out io.Writer, done *atomic.Int64, total int64) (stop func()) {
 	begun := time.Now()
 	every, start, end := 10*time.Second, "", "\n"
-	f, isFile := out.(*os.File)
-	terminal := isFile && term.IsTerminal(int(f.Fd()))
-	if terminal {
+	if isTerminal(out) {
 		every, start, end = time.Second, "\r\x1b[K", ""
 	}
 	show := func(end string) {

@@ -26,7 +26,7 @@ func (s *secret) Decode(value string) error {
 		return errors.New("holds white space or letters that no key has: paste it again")
 	}
 	if strings.HasSuffix(value, "...") || strings.ContainsAny(value, `"'`) {
-		return errors.New("is a placeholder, or stands in quotation marks: put the key itself there")
+		return errors.New("is a placeholder, or has quotation marks in it: put the key itself there")
 	}
 	s.Secret = upstream.NewSecret(value)
 	return nil
