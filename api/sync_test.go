@@ -144,6 +144,8 @@ func TestSyncRefuses(t *testing.T) {
 		{"rows unread", down("/rest/v1/subscriptions"), 503, "Your billing account could not be checked. Please try again."},
 		{"Stripe down", func(w *site, _ fakesupabase.User) { w.stripe.Intercept(stripeAnswers("/v1/subscriptions", 500, `{}`)) }, 500, "The payment provider could not complete the request. Please try again."},
 		{"Stripe half down", func(w *site, _ fakesupabase.User) { w.stripe.Intercept(stripeAnswers(sessionsPath, 401, `{}`)) }, 500, "The payment provider could not complete the request. Please try again."},
+		{"no list of subscriptions", func(w *site, _ fakesupabase.User) { w.stripe.Intercept(stripeAnswers("/v1/subscriptions", 200, `{}`)) }, 500, "The payment provider could not complete the request. Please try again."},
+		{"no list of purchases", func(w *site, _ fakesupabase.User) { w.stripe.Intercept(stripeAnswers(sessionsPath, 200, `{}`)) }, 500, "The payment provider could not complete the request. Please try again."},
 		{"the other mode", func(w *site, _ fakesupabase.User) {
 			w.stripe.Intercept(stripeAnswers("/v1/subscriptions", 400, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"customer","message":"No such customer: 'cus_1'; a similar object exists in live mode, but a test mode key was used to make this request."}}`))
 		}, 500, "Billing is not set up correctly. Please contact the site."},
