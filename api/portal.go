@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 
 	"8space.app/stripe-sidecar/internal/auth"
@@ -12,15 +13,10 @@ import (
 // the Stripe billing portal of their own Customer.
 func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error {
 	ctx := r.Context()
-	user, err := auth.CurrentUser(ctx)
-	switch {
-	case err != nil:
+	user, err := signedIn(ctx)
+	if err != nil {
 		return err
-	case user == nil:
-		return errNotSignedIn
 	}
-	entryOf(ctx).userID = user.ID
-
 	// A token outlives the sign-out or the ban of its user by up to an hour, too
 	// long for a page on which payment methods can be changed. Supabase is asked
 	// while the Customer is looked up, so that it costs no time.
@@ -42,6 +38,19 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byt
 	}
 	respondPage(w, r, page)
 	return nil
+}
+
+// signedIn returns the user of a request to an endpoint that is not for guests.
+func signedIn(ctx context.Context) (*auth.User, error) {
+	user, err := auth.CurrentUser(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case user == nil:
+		return nil, errNotSignedIn
+	}
+	entryOf(ctx).userID = user.ID
+	return user, nil
 }
 
 // portalRequest reads and checks the body.

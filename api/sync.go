@@ -13,15 +13,10 @@ import (
 // Customer and answers with the user's rows. There is nothing in the body.
 func (s *service) sync(w http.ResponseWriter, r *http.Request, _ []byte, unread error) error {
 	ctx := r.Context()
-	user, err := auth.CurrentUser(ctx)
-	switch {
-	case err != nil:
+	user, err := signedIn(ctx)
+	if err != nil {
 		return err
-	case user == nil:
-		return errNotSignedIn
 	}
-	entryOf(ctx).userID = user.ID
-
 	var customerID string
 	if err := together(
 		func() error { return auth.Confirm(ctx) },
