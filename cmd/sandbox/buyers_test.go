@@ -109,3 +109,23 @@ func TestBuyers(t *testing.T) {
 		w.sees("Subscribed Pro, ends on")
 	})
 }
+
+// TestTrialOnce clicks a trial, and buys again without one.
+func TestTrialOnce(t *testing.T) {
+	t.Setenv("CHECKOUT_TRIAL_DAYS", "14")
+	b := openBrowser(t)
+	w := b.tab(t)
+	w.signIn("trial@example.com", "correct horse", "Sign up")
+	for _, want := range []string{"14", "<nil>"} {
+		w.buy("price_pro_monthly")
+		w.pay("4242 4242 4242 4242")
+		subscriptions := b.stripe("/v1/subscriptions")
+		days := "<nil>"
+		if end, ok := subscriptions[0]["trial_end"].(float64); ok {
+			days = fmt.Sprint((end - subscriptions[0]["trial_start"].(float64)) / 86400)
+		}
+		if days != want {
+			t.Errorf("trial of the newest subscription = %s days; want %s", days, want)
+		}
+	}
+}
