@@ -242,9 +242,19 @@ func TestFaults(t *testing.T) {
 			if u.call == "POST /rest/v1/rpc/stripe_write_purchase" && (f.name == "200 empty" || f.name == "200 null") {
 				continue // how older versions of PostgREST say that it is done
 			}
-			room <- struct{}{}
+			places := 1
+			if f.name == "endless" { // which works instead, and would make the others miss their time
+				places = 12
+			}
+			for range places {
+				room <- struct{}{}
+			}
 			rows.Go(func() {
-				defer func() { <-room }()
+				defer func() {
+					for range places {
+						<-room
+					}
+				}()
 				t.Run(strings.Join([]string{f.name, u.call, u.path, u.caller}, ","), func(t *testing.T) { u.test(t, f, to) })
 			})
 		}
