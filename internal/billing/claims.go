@@ -66,14 +66,17 @@ func (b *Billing) ClaimGuestPurchases(ctx context.Context, u User, customerID st
 // claim marks a Customer as a user's and tells whether it is theirs, now or since an
 // earlier claim that may have broken off.
 func (b *Billing) claim(ctx context.Context, c *stripe.Customer, userID string) (bool, error) {
-	if c.Metadata[userIDKey] != "" {
-		return c.Metadata[userIDKey] == userID, nil
+	marked := c.Metadata[userIDKey]
+	if marked != "" && marked != userID {
+		return false, nil
 	}
 	switch owner, err := b.store.UserID(ctx, c.ID); {
 	case err != nil:
 		return false, unavailable(err)
-	case owner != "":
-		return false, nil
+	case owner != "": // the row counts, whatever the mark says
+		return owner == userID, nil
+	case marked != "":
+		return true, nil
 	}
 	// The key is the Customer's and not the user's: of two who claim it at once Stripe
 	// refuses the second, for another parameter under the same key.
