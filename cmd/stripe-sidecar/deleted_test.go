@@ -86,35 +86,50 @@ func TestDeletedUsers(t *testing.T) {
 	}
 }
 
-// TestDeletedUserFails: one Customer that cannot be settled holds up no other, is
-// counted, warned of once, and settled when it can be.
+// TestDeletedUserFails: one Customer that cannot be settled, or of whom Stripe does
+// not say that they are, holds up no other, is counted, warned of once, and settled
+// when it can be.
 func TestDeletedUserFails(t *testing.T) {
 	settleSoon(t)
-	w := startWired(t, "USER_DELETED", "delete")
-	other := w.supabase.SignUp("eve@example.com", "correct horse battery staple").ID
-	w.post(t, "create-checkout", oneTime, w.bearer()...)
-	w.post(t, "create-checkout", oneTime, "Authorization", "Bearer "+w.supabase.SignIn(other).AccessToken)
-	first := w.stripe.Customers()[0].ID
-	w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
-		refuse := r.URL.Path == "/v1/customers/"+first
-		if refuse {
-			rw.WriteHeader(http.StatusNotFound)
-			_, _ = io.WriteString(rw, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"id",
-				"message":"No such customer: 'x'; a similar object exists in live mode, but a test mode key was used to make this request."}}`)
-		}
-		return refuse
-	})
-	w.supabase.DeleteUser(w.userID)
-	w.supabase.DeleteUser(other)
-	left := func() string { return metric(t, w.url, "stripe_sidecar_customers_left") }
-	until(t, left, "1")
-	if all := w.stripe.Customers(); all[0].Deleted || !all[1].Deleted {
-		t.Errorf("Customers deleted = %t, %t; want the second only", all[0].Deleted, all[1].Deleted)
-	}
-	w.stripe.Intercept(nil)
-	until(t, left, "0")
-	if _, log := w.wait(t); strings.Count(log, "could not be settled") != 1 || !strings.Contains(log, "live mode, but a test mode key was used") {
-		t.Errorf("log = %s; want one warning that names test and live", log)
+	for name, test := range map[string]struct {
+		userDeleted, path string // the call that fails; the first Customer's ID stands for *
+		status            int
+		answer, logged    string
+	}{
+		"other mode": {"delete", "/v1/customers/*", http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"id",
+			"message":"No such customer: 'x'; a similar object exists in live mode, but a test mode key was used to make this request."}}`,
+			"live mode, but a test mode key was used"},
+		"not deleted":           {"delete", "/v1/customers/*", http.StatusOK, `{}`, "lacks what was asked for"},
+		"no list to cancel":     {"cancel", "/v1/subscriptions?customer=*", http.StatusOK, `{}`, "lacks what was asked for"},
+		"no list of open pages": {"cancel", "/v1/checkout/sessions?customer=*", http.StatusOK, `{}`, "lacks what was asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := startWired(t, "USER_DELETED", test.userDeleted)
+			other := w.supabase.SignUp("eve@example.com", "correct horse battery staple").ID
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			w.post(t, "create-checkout", oneTime, "Authorization", "Bearer "+w.supabase.SignIn(other).AccessToken)
+			path, query, _ := strings.Cut(strings.ReplaceAll(test.path, "*", w.stripe.Customers()[0].ID), "?")
+			w.stripe.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+				refuse := r.URL.Path == path && r.Method != "POST" && strings.Contains(r.URL.RawQuery, query)
+				if refuse {
+					rw.WriteHeader(test.status)
+					_, _ = io.WriteString(rw, test.answer)
+				}
+				return refuse
+			})
+			w.supabase.DeleteUser(w.userID)
+			w.supabase.DeleteUser(other)
+			left := func() string { return metric(t, w.url, "stripe_sidecar_customers_left") }
+			until(t, left, "1")
+			if all := w.stripe.Customers(); test.userDeleted == "delete" && (all[0].Deleted || !all[1].Deleted) {
+				t.Errorf("Customers deleted = %t, %t; want the second only", all[0].Deleted, all[1].Deleted)
+			}
+			w.stripe.Intercept(nil)
+			until(t, left, "0")
+			if _, log := w.wait(t); strings.Count(log, "could not be settled") != 1 || !strings.Contains(log, test.logged) {
+				t.Errorf("log = %s; want one warning, with %q", log, test.logged)
+			}
+		})
 	}
 }
 

@@ -69,7 +69,10 @@ func (b *Billing) settle(ctx context.Context, customerID string) error {
 
 // https://docs.stripe.com/api/customers/delete
 func (b *Billing) deleteCustomer(ctx context.Context, customerID string) error {
-	_, err := b.stripe.Customers.Del(customerID, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}})
+	c, err := b.stripe.Customers.Del(customerID, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}})
+	if err == nil && !c.Deleted {
+		return incomplete("delete customer", c.APIResource)
+	}
 	return stripeError("delete customer", err)
 }
 
@@ -85,12 +88,12 @@ func (b *Billing) cancelSubscriptions(ctx context.Context, customerID string) er
 			return err
 		}
 	}
-	p := &stripe.SubscriptionListParams{Customer: &customerID}
-	p.Context, p.Limit = calling(ctx, "list_subscriptions"), stripe.Int64(100)
-	list := b.stripe.Subscriptions.List(p)
-	for list.Next() { // of those that are not canceled
-		s := list.Subscription()
-		if s.Status == stripe.SubscriptionStatusIncompleteExpired {
+	all, err := b.subscriptions(ctx, customerID)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.Status == stripe.SubscriptionStatusCanceled || s.Status == stripe.SubscriptionStatusIncompleteExpired {
 			continue
 		}
 		_, err := b.stripe.Subscriptions.Cancel(s.ID, &stripe.SubscriptionCancelParams{Params: stripe.Params{Context: calling(ctx, "cancel_subscription")}})
@@ -98,7 +101,7 @@ func (b *Billing) cancelSubscriptions(ctx context.Context, customerID string) er
 			return err
 		}
 	}
-	return stripeError("list subscriptions", list.Err())
+	return nil
 }
 
 // gone tells whether Stripe does not have, or no longer has, what was to be ended.

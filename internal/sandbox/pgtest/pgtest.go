@@ -315,7 +315,7 @@ func (db *Database) AddUser(id string) {
 
 // Connect makes the calls of the schema's functions that reach supabase
 // run in it. It takes supabase's one interceptor; a test that needs it calls
-// serveFunctions in its own.
+// ServeFunctions in its own.
 //
 // Supabase.Function would not do: functions registered there run under the
 // sandbox's one lock, and writes that never meet could not overtake each other.
