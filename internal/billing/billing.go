@@ -6,8 +6,9 @@ package billing
 
 import (
 	"context"
+	"iter"
 	"net/url"
-	"sync"
+	"reflect"
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
@@ -77,17 +78,17 @@ type Store interface {
 
 // Billing sells, and records what was bought. It is safe for concurrent use.
 type Billing struct {
-	config Config
-	stripe *client.API
-	store  Store
-
+	config    Config
+	stripe    *client.API
+	store     Store
 	catalogue catalogue
-	keysMu    sync.Mutex
-	keys      map[string]resolved // by lookup key
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.
 func New(c Config, store Store) *Billing {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	backend := &stripe.BackendConfig{
 		HTTPClient: c.Network.Client(),
 		// stripe-go's own log lines hold e-mail addresses and parts of keys.
@@ -104,9 +105,50 @@ func New(c Config, store Store) *Billing {
 	}
 }
 
-// calling names the call to Stripe that is made with ctx.
-func calling(ctx context.Context, call string) context.Context {
-	return upstream.Call(ctx, upstream.Stripe, call)
+// calling are the parameters of a call to Stripe, which it names for the metrics.
+func calling(ctx context.Context, call string) stripe.Params {
+	return stripe.Params{Context: upstream.Call(ctx, upstream.Stripe, call)}
+}
+
+// listing are likewise those of a list, which comes in pages of as many as Stripe sends.
+func listing(ctx context.Context, call string) stripe.ListParams {
+	return stripe.ListParams{Context: calling(ctx, call).Context, Limit: stripe.Int64(100)}
+}
+
+// each returns what a list at Stripe holds, page after page, and at last the error
+// that ended it early. An answer without a list is such an error: an empty list is there.
+func each[T any](doing string, list interface {
+	Next() bool
+	Current() any
+	Err() error
+	List() stripe.ListContainer
+}) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		for list.Next() {
+			if !yield(list.Current().(*T), nil) {
+				return
+			}
+		}
+		err := list.Err()
+		// Every list of stripe-go's is a struct of its own with this field.
+		if page := reflect.Indirect(reflect.ValueOf(list.List())); err == nil && page.FieldByName("Data").IsNil() {
+			yield(nil, incomplete(doing, page.FieldByName("APIResource").Interface().(stripe.APIResource)))
+		} else if err != nil {
+			yield(nil, stripeError(doing, err))
+		}
+	}
+}
+
+// all returns what a list at Stripe holds.
+func all[T any](list iter.Seq2[*T, error]) ([]*T, error) {
+	var found []*T
+	for one, err := range list {
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, one)
+	}
+	return found, nil
 }
 
 // Page is where a buyer is sent: a page at Stripe, for a purchase or for what
@@ -118,10 +160,7 @@ type Page struct {
 
 // page returns the Page of a session that Stripe has created.
 func page(doing, url string, r stripe.APIResource) (Page, error) {
-	if url == "" {
-		return Page{}, incomplete(doing, r)
-	}
-	return Page{URL: url, StripeRequestID: requestID(r)}, nil
+	return Page{URL: url, StripeRequestID: requestID(r)}, answered(doing, nil, url, r)
 }
 
 func requestID(r stripe.APIResource) string {

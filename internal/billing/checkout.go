@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/url"
 	"slices"
 
@@ -103,7 +104,7 @@ func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID 
 // checkout creates the Checkout Session, for a guest when customerID is "".
 func (b *Billing) checkout(ctx context.Context, r CheckoutRequest, customerID string) (*stripe.CheckoutSession, error) {
 	p := &stripe.CheckoutSessionParams{
-		Params:     stripe.Params{Context: calling(ctx, "create_checkout_session")},
+		Params:     calling(ctx, "create_checkout_session"),
 		Mode:       &r.Mode,
 		SuccessURL: &r.SuccessURL,
 		CancelURL:  &r.CancelURL,
@@ -210,21 +211,15 @@ func checkoutPage(s *stripe.CheckoutSession, err error) (Page, error) {
 // asked, not the site's tables, which lag.
 // https://docs.stripe.com/api/subscriptions/list
 func (b *Billing) subscriptions(ctx context.Context, customerID string) ([]*stripe.Subscription, error) {
-	p := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
-	p.Context = calling(ctx, "list_subscriptions")
-	p.Limit = stripe.Int64(100)
-	var all []*stripe.Subscription
-	list := b.stripe.Subscriptions.List(p)
-	for list.Next() {
-		all = append(all, list.Subscription())
-	}
-	if err := list.Err(); err != nil {
-		return nil, stripeError("list subscriptions", err)
-	}
-	if page := list.SubscriptionList(); page.Data == nil { // an empty list is there
-		return nil, incomplete("list subscriptions", page.APIResource)
-	}
-	return all, nil
+	return all(b.eachSubscription(ctx, customerID))
+}
+
+func (b *Billing) eachSubscription(ctx context.Context, customerID string) iter.Seq2[*stripe.Subscription, error] {
+	return each[stripe.Subscription]("list subscriptions", b.stripe.Subscriptions.List(&stripe.SubscriptionListParams{
+		ListParams: listing(ctx, "list_subscriptions"),
+		Customer:   &customerID,
+		Status:     stripe.String("all"),
+	}))
 }
 
 // live tells whether a subscription is active, trialing or past due.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,17 +18,13 @@ import (
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
 // this machine is ahead of Stripe's.
 func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error) {
-	p := &stripe.BalanceParams{}
-	p.Context = ctx
-	balance, err := b.stripe.Balance.Get(p)
+	balance, err := b.stripe.Balance.Get(&stripe.BalanceParams{Params: stripe.Params{Context: ctx}})
+	answer := balance.LastResponse
 	var refused *stripe.Error
-	var answer *stripe.APIResponse
-	switch {
-	case err == nil:
-		answer = balance.LastResponse
-	case errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden:
-		answer = refused.LastResponse // a restricted key need not be allowed to see the balance
-	default:
+	if errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden {
+		answer, err = refused.LastResponse, nil // a restricted key need not be allowed to see the balance
+	}
+	if err != nil {
 		return 0, stripeError("fetch balance", err)
 	}
 	date, err := http.ParseTime(answer.Header.Get("Date"))
@@ -120,13 +117,13 @@ func (b *Billing) CheckPrices(ctx context.Context) error {
 // CheckWebhook returns the URL, which ends in path, to which an endpoint at Stripe
 // sends all that is handled. Endpoints of `stripe listen` are not in Stripe's list.
 func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, err error) {
-	p := &stripe.WebhookEndpointListParams{}
-	p.Context = ctx
-	p.Limit = stripe.Int64(100)
-	list := b.stripe.WebhookEndpoints.List(p)
+	list := b.stripe.WebhookEndpoints.List(&stripe.WebhookEndpointListParams{ListParams: listing(ctx, "list_webhook_endpoints")})
+	endpoints, err := all(each[stripe.WebhookEndpoint]("list webhook endpoints", list))
+	if err != nil {
+		return "", err
+	}
 	err = errors.New("no endpoint of the account ends in " + path)
-	for list.Next() {
-		e := list.WebhookEndpoint()
+	for _, e := range endpoints {
 		if !strings.HasSuffix(e.URL, path) {
 			continue
 		}
@@ -139,9 +136,6 @@ func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, er
 		default:
 			return e.URL, nil
 		}
-	}
-	if list.Err() != nil {
-		err = stripeError("list webhook endpoints", list.Err())
 	}
 	return "", err
 }
@@ -181,4 +175,39 @@ func (b *Billing) TryWebhook(ctx context.Context, url string) error {
 		return fmt.Errorf("%s answers, but not as this service does", url)
 	}
 	return nil
+}
+
+// CheckParams tries what is set of Params, PaymentParams and SubscriptionParams
+// at Stripe: a Checkout Session in each mode that they are for, of any price that
+// is there, expired at once. It does so in test mode only.
+func (b *Billing) CheckParams(ctx context.Context) (detail string, err error) {
+	if b.config.LiveMode {
+		return "set, and tried with a test key only", nil
+	}
+	var tried []string
+	for mode, kind := range map[string]stripe.PriceType{ModePayment: stripe.PriceTypeOneTime, ModeSubscription: stripe.PriceTypeRecurring} {
+		if len(b.config.Params)+len(b.modeParams(mode)) == 0 {
+			continue
+		}
+		p := &stripe.PriceListParams{Active: stripe.Bool(true), Type: stripe.String(string(kind))}
+		p.Context, p.Limit, p.Single = ctx, stripe.Int64(1), true
+		list := b.stripe.Prices.List(p)
+		if !list.Next() {
+			if list.Err() != nil {
+				return "", stripeError("list prices", list.Err())
+			}
+			tried = append(tried, "no price to try "+mode+" mode with")
+			continue
+		}
+		s, err := b.checkout(ctx, CheckoutRequest{PriceID: list.Price().ID, Mode: mode, Quantity: 1,
+			SuccessURL: "https://example.com", CancelURL: "https://example.com"}, "")
+		if err == nil {
+			err = b.expire(ctx, s)
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s mode: %w", mode, err)
+		}
+		tried = append(tried, mode+" mode")
+	}
+	return strings.Join(slices.Sorted(slices.Values(tried)), ", "), nil
 }

@@ -58,11 +58,10 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 		Livemode          bool
 		Data              struct{ Object json.RawMessage }
 	}
-	event := Event{}
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return Event{}, fmt.Errorf("%w: signed, but not an event", ErrSignature)
 	}
-	event.ID, event.Type, event.account, event.live = e.ID, e.Type, e.Account, e.Livemode
+	event := Event{ID: e.ID, Type: e.Type, account: e.Account, live: e.Livemode}
 	_ = json.Unmarshal(e.Data.Object, &event.object) // an object of another shape has no id, which is found out below
 	return event, nil
 }
@@ -143,8 +142,7 @@ func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
 		return ErrOtherMode
 	}
 	err := handle(b, ctx, e)
-	var s *StripeError
-	if errors.As(err, &s) && s.missing != "" {
+	if missing(err) != "" {
 		return fmt.Errorf("%w: %w", ErrNoObject, err)
 	}
 	return err
@@ -152,15 +150,9 @@ func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
 
 // syncInvoice writes the subscription that an invoice is for, if any.
 func (b *Billing) syncInvoice(ctx context.Context, id string) error {
-	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: stripe.Params{Context: calling(ctx, "fetch_invoice")}})
-	if err != nil {
-		return stripeError("fetch invoice", err)
-	}
-	if invoice.ID == "" {
-		return incomplete("fetch invoice", invoice.APIResource)
-	}
-	if invoice.Subscription == nil {
-		return nil
+	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: calling(ctx, "fetch_invoice")})
+	if err := answered("fetch invoice", err, invoice.ID, invoice.APIResource); err != nil || invoice.Subscription == nil {
+		return err
 	}
 	return b.syncSubscription(ctx, invoice.Subscription.ID)
 }
@@ -172,19 +164,16 @@ func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 	if json.Unmarshal(e.object.PaymentIntent, &paymentIntent) != nil || paymentIntent == "" {
 		return nil // a charge of its own, which no Checkout Session made
 	}
-	p := &stripe.CheckoutSessionListParams{PaymentIntent: &paymentIntent}
-	p.Context = calling(ctx, "list_checkout_sessions")
-	list := b.stripe.CheckoutSessions.List(p)
-	for list.Next() {
-		if err := b.syncCheckoutSession(ctx, list.CheckoutSession().ID); err != nil {
+	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
+		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &paymentIntent,
+	})
+	for s, err := range each[stripe.CheckoutSession](listingCheckouts, list) {
+		if err == nil {
+			err = b.syncCheckoutSession(ctx, s.ID)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if err := list.Err(); err != nil {
-		return stripeError("list checkout sessions", err)
-	}
-	if page := list.CheckoutSessionList(); page.Data == nil {
-		return incomplete("list checkout sessions", page.APIResource)
 	}
 	return nil
 }
@@ -192,20 +181,10 @@ func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 // forgetCustomer clears the record of a Customer that was deleted, so that the
 // user's next purchase makes a new one.
 func (b *Billing) forgetCustomer(ctx context.Context, id string) error {
-	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "fetch_customer")}})
-	err = stripeError("fetch customer", err)
-	var s *StripeError
-	switch {
-	case errors.As(err, &s) && s.missing != "":
-	case err != nil:
+	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: calling(ctx, "fetch_customer")})
+	err = answered("fetch customer", err, customer.ID, customer.APIResource)
+	if missing(err) == "" && (err != nil || !customer.Deleted) {
 		return err
-	case customer.ID == "":
-		return incomplete("fetch customer", customer.APIResource)
-	case !customer.Deleted:
-		return nil
 	}
-	if err := b.store.Forget(ctx, id); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return unavailable(b.store.Forget(ctx, id))
 }
