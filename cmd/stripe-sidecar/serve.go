@@ -47,7 +47,8 @@ const (
 // serve runs the service until ctx ends and the requests in flight are done.
 // All of its parts are put together here, and nothing is asked of the network
 // before the first request.
-func serve(ctx context.Context, c config, logs io.Writer) error {
+func serve(ctx context.Context, c config, in invocation) error {
+	logs := in.stderr
 	logger := newLogger(c, logs)
 	tracing, err := newTracing(ctx)
 	if err != nil {
@@ -231,19 +232,16 @@ func (c config) banner(listens net.Addr) string {
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		host = "localhost"
 	}
-	mode, webhooks := "test", "on"
-	if c.live() {
-		mode = "live"
-	}
+	webhooks := "on"
 	if len(c.StripeWebhookSecret) == 0 {
 		webhooks = "off"
 	}
-	return fmt.Sprintf("stripe-sidecar at http://%s, %s mode, webhooks %s", net.JoinHostPort(host, port), mode, webhooks)
+	return fmt.Sprintf("stripe-sidecar at http://%s, %s mode, webhooks %s", net.JoinHostPort(host, port), c.mode(), webhooks)
 }
 
 // healthcheck asks the service of the same configuration whether it serves, for
 // images without a shell or curl.
-func healthcheck(ctx context.Context, c config) error {
+func healthcheck(ctx context.Context, c config, _ invocation) error {
 	host := c.Host
 	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

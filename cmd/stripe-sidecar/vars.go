@@ -156,14 +156,14 @@ var otherObject = regexp.MustCompile(`^(prod|cus|sub|si|in|pi|ch|bpc|whsec|sk|rk
 
 // supabaseRole returns the role that a Supabase key was made for, "" when the
 // key does not tell. https://supabase.com/docs/guides/api/api-keys
-func supabaseRole(key secret) string {
-	switch k := key.Reveal(); {
-	case strings.HasPrefix(k, "sb_publishable_"):
+func supabaseRole(key string) string {
+	switch {
+	case strings.HasPrefix(key, "sb_publishable_"):
 		return "anon"
-	case strings.HasPrefix(k, "sb_secret_"):
+	case strings.HasPrefix(key, "sb_secret_"):
 		return "service_role"
 	default:
-		parts := strings.Split(k, ".")
+		parts := strings.Split(key, ".")
 		if len(parts) != 3 {
 			return ""
 		}
