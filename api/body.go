@@ -9,65 +9,27 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // intake bounds what some routes take in together. A body is read before its
 // request has a slot: connections that send a header and no body would take all
-// the slots there are.
+// the slots there are. The probes have no such bounds, or an orchestrator would kill a
+// service for being busy.
 type intake struct {
-	limit      int64         // bytes
-	tooLarge   error         // for more
-	patience   time.Duration // for the whole body
-	perNetwork int           // bodies that one client may leave unread at once
-	all        int           // likewise, all clients together
-	slots      chan struct{} // one for each request that may be worked on at once
-
-	mu     sync.Mutex
-	unread map[netip.Prefix]int
-	total  int
-}
-
-// enter counts a body that is to be read; leave must follow. ok is false when
-// there are too many.
-func (in *intake) enter(client netip.Prefix) (leave func(), ok bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.total >= in.all || client.IsValid() && in.unread[client] >= in.perNetwork {
-		return nil, false
-	}
-	if in.unread == nil {
-		in.unread = map[netip.Prefix]int{}
-	}
-	in.total++
-	in.unread[client]++
-	return func() {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.total--
-		if in.unread[client]--; in.unread[client] == 0 {
-			delete(in.unread, client)
-		}
-	}, true
-}
-
-// slot takes a slot, which release gives back; ok is false when there is none.
-// The probes have no such bound, or an orchestrator would kill a service for
-// being busy.
-func (in *intake) slot() (release func(), ok bool) {
-	select {
-	case in.slots <- struct{}{}:
-		return func() { <-in.slots }, true
-	default:
-		return nil, false
-	}
+	limit    int64         // bytes
+	tooLarge error         // for more
+	patience time.Duration // for the whole body
+	unread   Shares        // of bodies that have not arrived yet
+	slots    *semaphore.Weighted
 }
 
 // read returns a request's body. client is who sends it, the zero Prefix when
 // that is unknown.
 func (in *intake) read(w http.ResponseWriter, r *http.Request, client netip.Prefix) ([]byte, error) {
-	leave, ok := in.enter(client)
+	leave, ok := in.unread.Take(client)
 	if !ok {
 		return nil, errOverloaded
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Proxies are the addresses whose X-Forwarded-For is believed.
@@ -60,6 +61,39 @@ func Network(addr netip.Addr) netip.Prefix {
 	}
 	prefix, _ := addr.Prefix(bits)
 	return prefix
+}
+
+// Shares counts what clients hold of something: Each of them at most so many, and All
+// together. Who is not known, the zero Prefix, counts with all alone.
+type Shares struct {
+	Each, All int
+
+	mu    sync.Mutex
+	held  map[netip.Prefix]int
+	total int
+}
+
+// Take counts one more for a client, which leave gives back, once; ok is false where
+// that would be too many.
+func (s *Shares) Take(client netip.Prefix) (leave func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= s.All || client.IsValid() && s.held[client] >= s.Each {
+		return nil, false
+	}
+	if s.held == nil {
+		s.held = map[netip.Prefix]int{}
+	}
+	s.total++
+	s.held[client]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.total--
+		if s.held[client]--; s.held[client] == 0 {
+			delete(s.held, client)
+		}
+	}, true
 }
 
 // parseAddr reads an IP address with or without a port; the zero Addr for

@@ -31,16 +31,14 @@ type wildcard struct{ scheme, dotDomain, port string }
 func ParseSites(list string) (Sites, error) {
 	s := Sites{exact: map[string]bool{}}
 	var mistakes []error
-	n := 0
-	for entry := range strings.SplitSeq(list, ",") {
-		n++
+	for i, entry := range strings.Split(list, ",") {
 		entry = strings.TrimSpace(entry)
 		if entry == "" {
 			continue
 		}
 		if err := s.add(entry); err != nil {
 			// The entry is not quoted: it can be a secret in the wrong place.
-			mistakes = append(mistakes, fmt.Errorf("entry %d %w", n, err))
+			mistakes = append(mistakes, fmt.Errorf("entry %d %w", i+1, err))
 		}
 	}
 	return s, errors.Join(mistakes...)

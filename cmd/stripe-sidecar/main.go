@@ -220,10 +220,5 @@ func versionString() string {
 	if !ok {
 		return "unknown"
 	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return info.Main.Version + " " + setting.Value
-		}
-	}
 	return info.Main.Version
 }

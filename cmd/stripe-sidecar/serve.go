@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -127,7 +126,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 		go settleDeletedUsers(ctx, bill, registry, logger)
 	}
 
-	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
+	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), shares: &api.Shares{Each: maxPerClient, All: maxConnections}}
 	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
 	select {
 	case err := <-served:
@@ -198,7 +197,7 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 		APIBase:             c.StripeAPIBase.String(),
 		LiveMode:            c.live(),
 		Network:             network,
-		WebhookSecrets:      c.StripeWebhookSecret.values(),
+		WebhookSecrets:      c.StripeWebhookSecret,
 		PromotionCodes:      c.CheckoutPromotionCodes,
 		AutomaticTax:        c.CheckoutAutomaticTax,
 		TaxIDCollection:     c.CheckoutTaxIDCollection,
@@ -241,18 +240,13 @@ func (c config) banner(listens net.Addr) string {
 
 // healthcheck asks the service of the same configuration whether it serves, for
 // images without a shell or curl.
-func healthcheck(ctx context.Context, c config, _ invocation) error {
+func healthcheck(_ context.Context, c config, _ invocation) error {
 	host := c.Host
 	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(host, cmp.Or(c.AdminPort, c.Port))+"/healthz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(r)
+	client := http.Client{Timeout: 3 * time.Second}
+	resp, err := client.Get("http://" + address(host, cmp.Or(c.AdminPort, c.Port)) + "/healthz")
 	if err != nil {
 		return err
 	}

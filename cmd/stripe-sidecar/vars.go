@@ -33,7 +33,7 @@ func (s *secret) Decode(value string) error {
 }
 
 // secrets is a comma-separated list of webhook secrets.
-type secrets []secret
+type secrets []upstream.Secret
 
 func (s *secrets) Decode(value string) error {
 	var entries list
@@ -46,17 +46,9 @@ func (s *secrets) Decode(value string) error {
 		if !strings.HasPrefix(entry, "whsec_") || entry == "whsec_" {
 			return errors.New("is not a signing secret: one begins with whsec_ and stands beside the endpoint in the dashboard")
 		}
-		*s = append(*s, one)
+		*s = append(*s, one.Secret)
 	}
 	return nil
-}
-
-func (s secrets) values() []upstream.Secret {
-	var values []upstream.Secret
-	for _, one := range s {
-		values = append(values, one.Secret)
-	}
-	return values
 }
 
 // baseURL is an http or https URL to which paths are appended.

@@ -70,10 +70,9 @@ type Store interface {
 	// there has a higher ticket; row marshals to a JSON object of its columns.
 	WriteSubscription(ctx context.Context, ticket int64, row any) error
 	WritePurchase(ctx context.Context, ticket int64, row any) error
-	// UsersSubscriptions and UsersPurchases return the rows of a user, the newest
-	// first and at most 100; never nil without an error.
-	UsersSubscriptions(ctx context.Context, userID string) ([]Row, error)
-	UsersPurchases(ctx context.Context, userID string) ([]Row, error)
+	// Bought returns the rows of a user, the newest first and at most 100 of each
+	// table; never nil without an error.
+	Bought(ctx context.Context, userID string) (subscriptions, purchases []Row, err error)
 }
 
 // Billing sells, and records what was bought. It is safe for concurrent use.

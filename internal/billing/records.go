@@ -131,17 +131,12 @@ type Bought struct {
 // ticket, which is no business of a page.
 //
 // Errors: ErrCustomersUnavailable.
-func (b *Billing) Bought(ctx context.Context, userID string) (bought Bought, err error) {
-	if bought.Subscriptions, err = b.store.UsersSubscriptions(ctx, userID); err != nil {
-		return Bought{}, unavailable(err)
-	}
-	if bought.Purchases, err = b.store.UsersPurchases(ctx, userID); err != nil {
-		return Bought{}, unavailable(err)
-	}
-	for _, row := range slices.Concat(bought.Subscriptions, bought.Purchases) {
+func (b *Billing) Bought(ctx context.Context, userID string) (Bought, error) {
+	subscriptions, purchases, err := b.store.Bought(ctx, userID)
+	for _, row := range slices.Concat(subscriptions, purchases) {
 		delete(row, "ticket")
 	}
-	return bought, nil
+	return Bought{subscriptions, purchases}, unavailable(err)
 }
 
 // SyncCustomer writes the present state of all subscriptions of a Customer and
