@@ -79,7 +79,7 @@ func (b body) whole(name string, value *int64, most int64) error {
 // none, or null, or nothing in it.
 func (b body) text(name string, value *string, missing error) error {
 	if raw, ok := b[name]; ok {
-		if err := json.Unmarshal(raw, value); err != nil { // null is no error
+		if err := json.Unmarshal(raw, value); err != nil { // null is not an error
 			return badRequest(name + " must be a string")
 		}
 	}

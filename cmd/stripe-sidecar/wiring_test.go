@@ -110,6 +110,19 @@ func TestSecureCookies(t *testing.T) {
 	}
 }
 
+// TestOldSecret: a token that SUPABASE_JWT_SECRET did not sign is warned of in the log.
+func TestOldSecret(t *testing.T) {
+	w := startWired(t, "SUPABASE_JWT_SECRET", strings.Repeat("another-", 5))
+	legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.userID))).SignedString([]byte(wiredSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := w.post(t, "create-checkout", oneTime, "Authorization", "Bearer "+legacy)
+	if _, logs := w.wait(t); answer != "200" || !strings.Contains(logs, "does not fit SUPABASE_JWT_SECRET") {
+		t.Errorf("create-checkout = %s, logs %s; want 200 and a warning of SUPABASE_JWT_SECRET", answer, logs)
+	}
+}
+
 // TestRefreshesOfOneClient: the sessions of one client are renewed only so often a
 // minute, and those of another go on to be.
 func TestRefreshesOfOneClient(t *testing.T) {

@@ -73,23 +73,20 @@ func (b *Billing) CheckMayRead(ctx context.Context) error {
 // CheckPortal reports whether the billing portal has been set up.
 func (b *Billing) CheckPortal(ctx context.Context) error {
 	if id := b.config.PortalConfiguration; id != "" {
-		p := &stripe.BillingPortalConfigurationParams{Params: stripe.Params{Context: ctx}}
-		configuration, err := b.stripe.BillingPortalConfigurations.Get(id, p)
+		configuration, err := b.stripe.BillingPortalConfigurations.Get(id, &stripe.BillingPortalConfigurationParams{Params: calling(ctx, "fetch_portal_configuration")})
 		if err == nil && !configuration.Active {
 			return fmt.Errorf("%s is not active", id)
 		}
 		return stripeError("fetch portal configuration", err)
 	}
-	p := &stripe.BillingPortalConfigurationListParams{IsDefault: stripe.Bool(true), Active: stripe.Bool(true)}
-	p.Context = ctx
-	list := b.stripe.BillingPortalConfigurations.List(p)
-	if !list.Next() {
-		if err := list.Err(); err != nil {
-			return stripeError("list portal configurations", err)
-		}
+	list := b.stripe.BillingPortalConfigurations.List(&stripe.BillingPortalConfigurationListParams{
+		ListParams: listing(ctx, "list_portal_configurations"), IsDefault: stripe.Bool(true), Active: stripe.Bool(true),
+	})
+	found, err := all(each[stripe.BillingPortalConfiguration]("list portal configurations", list))
+	if err == nil && len(found) == 0 {
 		return errors.New("its settings were never saved")
 	}
-	return nil
+	return err
 }
 
 // CheckPrices reports whether Stripe has the configured Prices, and they can be bought.
@@ -189,17 +186,17 @@ func (b *Billing) CheckParams(ctx context.Context) (detail string, err error) {
 		if len(b.config.Params)+len(b.modeParams(mode)) == 0 {
 			continue
 		}
-		p := &stripe.PriceListParams{Active: stripe.Bool(true), Type: stripe.String(string(kind))}
-		p.Context, p.Limit, p.Single = ctx, stripe.Int64(1), true
-		list := b.stripe.Prices.List(p)
-		if !list.Next() {
-			if list.Err() != nil {
-				return "", stripeError("list prices", list.Err())
-			}
+		p := &stripe.PriceListParams{ListParams: listing(ctx, "list_prices"), Active: stripe.Bool(true), Type: stripe.String(string(kind))}
+		p.Limit, p.Single = stripe.Int64(1), true
+		prices, err := all(each[stripe.Price]("list prices", b.stripe.Prices.List(p)))
+		if err != nil {
+			return "", err
+		}
+		if len(prices) == 0 {
 			tried = append(tried, "no price to try "+mode+" mode with")
 			continue
 		}
-		s, err := b.checkout(ctx, CheckoutRequest{PriceID: list.Price().ID, Mode: mode, Quantity: 1,
+		s, err := b.checkout(ctx, CheckoutRequest{PriceID: prices[0].ID, Mode: mode, Quantity: 1,
 			SuccessURL: "https://example.com", CancelURL: "https://example.com"}, "")
 		if err == nil {
 			err = b.expire(ctx, s)

@@ -26,14 +26,10 @@ const signatureTolerance = 5 * time.Minute
 // place in every API version that an endpoint can have been created with.
 // https://docs.stripe.com/api/events/object
 type Event struct {
-	ID      string
-	Type    string
-	account string // a connected account's, whose objects are not ours to fetch
-	live    bool
-	object  struct {
-		ID            string
-		PaymentIntent json.RawMessage `json:"payment_intent"`
-	}
+	ID, Type string
+	Account  string // a connected account's, whose objects are not ours to fetch; "" for none
+	Livemode bool
+	Data     struct{ Object json.RawMessage }
 }
 
 // ReadEvent verifies the signature of a webhook request and reads its Event.
@@ -53,16 +49,10 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 	if age := now.Sub(signedAt(signature)); age > signatureTolerance || age < -signatureTolerance {
 		return Event{}, fmt.Errorf("%w: signed %s ago", ErrSignature, age.Round(time.Second))
 	}
-	var e struct {
-		ID, Type, Account string
-		Livemode          bool
-		Data              struct{ Object json.RawMessage }
-	}
-	if err := json.Unmarshal(payload, &e); err != nil {
+	var event Event
+	if err := json.Unmarshal(payload, &event); err != nil {
 		return Event{}, fmt.Errorf("%w: signed, but not an event", ErrSignature)
 	}
-	event := Event{ID: e.ID, Type: e.Type, account: e.Account, live: e.Livemode}
-	_ = json.Unmarshal(e.Data.Object, &event.object) // an object of another shape has no id, which is found out below
 	return event, nil
 }
 
@@ -109,10 +99,11 @@ func HandledEvents() []string { return slices.Sorted(maps.Keys(events)) }
 // about makes a handler of one that needs the ID of the Event's object only.
 func about(sync func(*Billing, context.Context, string) error) func(*Billing, context.Context, Event) error {
 	return func(b *Billing, ctx context.Context, e Event) error {
-		if e.object.ID == "" {
-			return fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
+		var object struct{ ID string }
+		if json.Unmarshal(e.Data.Object, &object) != nil || object.ID == "" {
+			return fmt.Errorf("event %s of type %s does not name its object", e.ID, e.Type)
 		}
-		return sync(b, ctx, e.object.ID)
+		return sync(b, ctx, object.ID)
 	}
 }
 
@@ -136,9 +127,9 @@ var ErrNoObject = errors.New("stripe does not have what the event is about")
 func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
 	handle := events[e.Type]
 	switch {
-	case handle == nil, e.account != "":
+	case handle == nil, e.Account != "":
 		return ErrNotOurs
-	case e.live != b.config.LiveMode:
+	case e.Livemode != b.config.LiveMode:
 		return ErrOtherMode
 	}
 	err := handle(b, ctx, e)
@@ -160,12 +151,14 @@ func (b *Billing) syncInvoice(ctx context.Context, id string) error {
 // syncPayment writes the purchase that a charge, refund or dispute belongs to, if it
 // was made with a Checkout Session.
 func (b *Billing) syncPayment(ctx context.Context, e Event) error {
-	var paymentIntent string
-	if json.Unmarshal(e.object.PaymentIntent, &paymentIntent) != nil || paymentIntent == "" {
+	var object struct {
+		PaymentIntent string `json:"payment_intent"`
+	}
+	if json.Unmarshal(e.Data.Object, &object) != nil || object.PaymentIntent == "" {
 		return nil // a charge of its own, which no Checkout Session made
 	}
 	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
-		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &paymentIntent,
+		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &object.PaymentIntent,
 	})
 	for s, err := range each[stripe.CheckoutSession](listingCheckouts, list) {
 		if err == nil {

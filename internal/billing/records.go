@@ -128,7 +128,7 @@ type Bought struct {
 }
 
 // Bought returns a user's rows, at most 100 of each table, without the column
-// ticket, which is no business of a page.
+// ticket, which does not concern a page.
 //
 // Errors: ErrCustomersUnavailable.
 func (b *Billing) Bought(ctx context.Context, userID string) (Bought, error) {

@@ -33,7 +33,7 @@ func (s *Store) Ticket(ctx context.Context) (int64, error) {
 	}
 	ticket, err := strconv.ParseInt(answer, 10, 64)
 	if err != nil {
-		return 0, errors.New("function stripe_ticket answered no number")
+		return 0, errors.New("function stripe_ticket did not answer with a number")
 	}
 	return ticket, nil
 }
