@@ -158,7 +158,7 @@ type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unrea
 // bounds the time of the work.
 func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw, unread := in.read(w, r, s.TrustedProxies.Client(r))
+		raw, unread := in.read(w, r)
 		if unread == errOverloaded || !in.slots.TryAcquire(1) {
 			fail(w, r, errOverloaded)
 			return

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -26,10 +25,9 @@ type intake struct {
 	slots    *semaphore.Weighted
 }
 
-// read returns a request's body. client is who sends it, the zero Prefix when
-// that is unknown.
-func (in *intake) read(w http.ResponseWriter, r *http.Request, client netip.Prefix) ([]byte, error) {
-	leave, ok := in.unread.Take(client)
+// read returns a request's body.
+func (in *intake) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	leave, ok := in.unread.Take(entryOf(r.Context()).client())
 	if !ok {
 		return nil, errOverloaded
 	}

@@ -49,12 +49,12 @@ func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *au
 	}
 	ctx, key := r.Context(), r.Header.Get("Idempotency-Key")
 	entryOf(ctx).userID = ""
-	switch addr, known := s.TrustedProxies.ClientAddr(r); {
+	switch addr := entryOf(ctx).addr; {
 	case user != nil:
 		entryOf(ctx).userID = user.ID
 		request.User = billing.User{ID: user.ID, Email: user.Email}
 		request.IdempotencyKey = "user " + user.ID + " " + key
-	case known:
+	case addr.IsValid():
 		request.IdempotencyKey = "guest " + addr.String() + " " + key
 	default: // everybody behind a proxy that does not tell would be one guest
 		key = ""

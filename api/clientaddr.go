@@ -13,11 +13,11 @@ type Proxies []netip.Prefix
 
 // ClientAddr returns the address that a request comes from: the peer's or,
 // where that is a trusted proxy, the last one in X-Forwarded-For that is not.
-// Anything further left may be the caller's own invention. known is false for a
+// Anything further left may be the caller's own invention. It is the zero Addr for a
 // trusted proxy that does not say whom it asks for.
-func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
-	addr = parseAddr(r.RemoteAddr)
-	known = !p.Contains(addr)
+func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
+	addr := parseAddr(r.RemoteAddr)
+	known := !p.Contains(addr)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		if !p.Contains(addr) {
@@ -29,18 +29,15 @@ func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
 		}
 		addr, known = next, true
 	}
-	return addr, known
+	if !known {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 // Client returns what counts as one client of a request: see ClientAddr. It is
 // the zero Prefix when the address is not known.
-func (p Proxies) Client(r *http.Request) netip.Prefix {
-	addr, known := p.ClientAddr(r)
-	if !known {
-		return netip.Prefix{}
-	}
-	return Network(addr)
-}
+func (p Proxies) Client(r *http.Request) netip.Prefix { return Network(p.ClientAddr(r)) }
 
 // Secure tells whether a trusted proxy says that it was asked over https.
 func (p Proxies) Secure(r *http.Request) bool {
@@ -53,7 +50,7 @@ func (p Proxies) Contains(addr netip.Addr) bool {
 }
 
 // Network returns what counts as one client: an IPv4 address, or the 64 bits
-// that one customer of a provider has at least.
+// that one customer of a provider has at least; the zero Prefix for the zero Addr.
 func Network(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {

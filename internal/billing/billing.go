@@ -6,6 +6,10 @@ package billing
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"iter"
 	"net/url"
 	"reflect"
@@ -112,6 +116,41 @@ func calling(ctx context.Context, call string) stripe.Params {
 // listing are likewise those of a list, which comes in pages of as many as Stripe sends.
 func listing(ctx context.Context, call string) stripe.ListParams {
 	return stripe.ListParams{Context: calling(ctx, call).Context, Limit: stripe.Int64(100)}
+}
+
+// repeated makes a call that has an idempotency key, and makes it again for as
+// long as another one with that key is in flight, which can be longer than
+// stripe-go retries. An answer 500 is saved under its key and replayed for a
+// day, so a replayed one is followed by a call with a key made from it: the same
+// key wherever and whenever that is done.
+// https://docs.stripe.com/api/idempotent_requests
+func repeated(ctx context.Context, p *stripe.Params, call func() error) error {
+	for {
+		err := call()
+		var s *StripeError
+		switch {
+		case !errors.As(err, &s), ctx.Err() != nil:
+			return err
+		case s.replayed != "" && p.IdempotencyKey != nil:
+			p.IdempotencyKey = stripe.String(idempotencyKey("again", *p.IdempotencyKey, s.replayed))
+		case s.code == stripe.ErrorCodeIdempotencyKeyInUse:
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(200 * time.Millisecond):
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// idempotencyKey makes a key for Stripe from what it must depend on. Each part
+// is quoted, so that no two lists of parts give the same key.
+// https://docs.stripe.com/api/idempotent_requests
+func idempotencyKey(kind string, parts ...string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	return "stripe-sidecar-" + kind + "-" + hex.EncodeToString(sum[:])
 }
 
 // each returns what a list at Stripe holds, page after page, and at last the error

@@ -2,9 +2,6 @@ package billing
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"iter"
 	"net/url"
 	"slices"
@@ -235,12 +232,4 @@ func live(s *stripe.Subscription) bool {
 // did not.
 func begun(s *stripe.Subscription) bool {
 	return s.Status != stripe.SubscriptionStatusIncomplete && s.Status != stripe.SubscriptionStatusIncompleteExpired
-}
-
-// idempotencyKey makes a key for Stripe from what it must depend on. Each part
-// is quoted, so that no two lists of parts give the same key.
-// https://docs.stripe.com/api/idempotent_requests
-func idempotencyKey(kind string, parts ...string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
-	return "stripe-sidecar-" + kind + "-" + hex.EncodeToString(sum[:])
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -101,31 +100,4 @@ func (b *Billing) createCustomer(ctx context.Context, u User, was string) (strin
 		return b.createCustomer(ctx, u, was)
 	}
 	return c.ID, err
-}
-
-// repeated makes a call that has an idempotency key, and makes it again for as
-// long as another one with that key is in flight, which can be longer than
-// stripe-go retries. An answer 500 is saved under its key and replayed for a
-// day, so a replayed one is followed by a call with a key made from it: the same
-// key wherever and whenever that is done.
-// https://docs.stripe.com/api/idempotent_requests
-func repeated(ctx context.Context, p *stripe.Params, call func() error) error {
-	for {
-		err := call()
-		var s *StripeError
-		switch {
-		case !errors.As(err, &s), ctx.Err() != nil:
-			return err
-		case s.replayed != "" && p.IdempotencyKey != nil:
-			p.IdempotencyKey = stripe.String(idempotencyKey("again", *p.IdempotencyKey, s.replayed))
-		case s.code == stripe.ErrorCodeIdempotencyKeyInUse:
-			select {
-			case <-ctx.Done():
-				return err
-			case <-time.After(200 * time.Millisecond):
-			}
-		default:
-			return err
-		}
-	}
 }
