@@ -50,7 +50,7 @@ fuzz: ## each fuzz target for a minute
 	done
 
 chaos: ## three replicas behind nginx, one killed and started again under load
-	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./api
+	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./cmd/stripe-sidecar
 
 licences: build ## the modules in the binary and their licences
 	@go version -m bin/stripe-sidecar | awk '$$1 == "dep" {print $$2 "@" $$3}' | while read -r module; do \
