@@ -568,7 +568,11 @@ func TestStop(t *testing.T) {
 		defer resp.Body.Close()
 		answer <- resp.Status
 	}()
-	<-arrived
+	select {
+	case <-arrived:
+	case got := <-answer:
+		t.Fatalf("request in flight = %s before it reached Stripe; want it to wait there", got)
+	}
 	if status := readyz(t, s.url); status != 200 {
 		t.Errorf("GET /readyz before the signal = %d; want 200", status)
 	}

@@ -368,7 +368,11 @@ func TestWiring(t *testing.T) {
 					resp.Body.Close()
 				}
 			}()
-			<-arrived
+			select {
+			case <-arrived:
+			case <-time.After(10 * time.Second):
+				t.Error("create-checkout did not reach Stripe in 10 s; want it in flight")
+			}
 			code, logs := w.wait(t)
 			return fmt.Sprint(code, strings.Contains(logs, "SHUTDOWN_TIMEOUT (100ms)"))
 		}, with: "1 true", slow: true},
