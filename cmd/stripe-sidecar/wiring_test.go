@@ -337,13 +337,17 @@ func TestWiring(t *testing.T) {
 			defer close(hang)
 			w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { <-hang; return true })
 			answer := w.post(t, "create-checkout", oneTime)
+			got := fmt.Sprintf("%s after %d calls", answer[:3], len(w.stripe.Calls()))
 			// What outlives its request is bounded alike.
 			var once sync.Once
 			givenUp := make(chan struct{})
 			w.supabase.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-				<-r.Context().Done()
-				once.Do(func() { close(givenUp) })
-				return true
+				keySet := strings.HasSuffix(r.URL.Path, "/jwks.json")
+				if keySet {
+					<-r.Context().Done()
+					once.Do(func() { close(givenUp) })
+				}
+				return keySet
 			})
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			select {
@@ -351,7 +355,7 @@ func TestWiring(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Error("the key set was still awaited after 10 s; want it given up after UPSTREAM_TIMEOUT")
 			}
-			return fmt.Sprintf("%s after %d calls", answer[:3], len(w.stripe.Calls()))
+			return got
 		}, with: "500 after 1 calls", slow: true},
 		"SHUTDOWN_TIMEOUT": {value: "100ms", probe: func(t *testing.T, w *wired) string {
 			arrived, hang := make(chan struct{}), make(chan struct{})
