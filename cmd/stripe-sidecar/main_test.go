@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -555,6 +556,8 @@ func TestStop(t *testing.T) {
 	})
 	stripeServer := httptest.NewServer(stripe)
 	defer stripeServer.Close()
+	let := sync.OnceFunc(func() { close(release) })
+	defer let() // before the server is closed, which waits for the request
 	s := startService(t, valid("STRIPE_API_BASE", stripeServer.URL, "SHUTDOWN_TIMEOUT", "20s"))
 
 	answer := make(chan string, 1)
@@ -582,7 +585,7 @@ func TestStop(t *testing.T) {
 	if status := readyz(t, s.url); status != 503 {
 		t.Errorf("GET /readyz after the signal = %d; want 503", status)
 	}
-	close(release)
+	let()
 	if got := <-answer; got != "200 OK" {
 		t.Errorf("request in flight = %s; want 200 OK", got)
 	}
