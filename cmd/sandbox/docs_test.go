@@ -165,6 +165,13 @@ func TestReadmeCommands(t *testing.T) {
 			if stdout, stderr, err := run(strings.ReplaceAll(line, "localhost:8080", addr)); err != nil || !strings.Contains(stdout, "ready") {
 				t.Errorf("%s = %v, %s%s; want ready", line, err, stdout, stderr)
 			}
+		case strings.HasSuffix(line, " schema"):
+			for l := range strings.Lines(line) {
+				stdout, stderr, err := run(l)
+				if built := strings.HasPrefix(l, "make build"); err != nil || !built && !strings.Contains(stdout, "\nupdate public.stripe_settings set test_mode_counts = true;\n") {
+					t.Errorf("%s = %v, %.200s, %s; want the schema for a test key", l, err, stdout, stderr)
+				}
+			}
 		case strings.Contains(line, " webhook "):
 			if stdout, stderr, err := run(line); err != nil || !strings.HasPrefix(stdout, "STRIPE_WEBHOOK_SECRET=whsec_") {
 				t.Errorf("%s = %v, %s%s; want the secret", line, err, stdout, stderr)

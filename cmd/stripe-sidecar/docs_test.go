@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -48,8 +49,12 @@ func TestReadmeVariables(t *testing.T) {
 				setenv(t, valid())
 				for line := range strings.Lines(s.Text) {
 					name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+					variable := strings.TrimSuffix(name, "_FILE")
+					if !slices.ContainsFunc(variables(), func(f reflect.StructField) bool { return f.Tag.Get("envconfig") == variable }) {
+						t.Errorf("%s is none of the program's", name)
+					}
 					t.Setenv(name, "") // for the file to set, and until the test ends
-					t.Setenv(strings.TrimSuffix(name, "_FILE"), "")
+					t.Setenv(variable, "")
 					if strings.HasSuffix(value, "...") {
 						refused = append(refused, name)
 					}

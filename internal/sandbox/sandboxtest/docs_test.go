@@ -12,9 +12,9 @@ import (
 	"unicode"
 )
 
-// tracked returns the paths, relative to the repository's root, of its files with
-// this ending.
-func tracked(t *testing.T, ending string) []string {
+// files returns the paths, relative to the repository's root, of its files with this
+// ending.
+func files(t *testing.T, ending string) []string {
 	t.Helper()
 	var found []string
 	root := Root(t)
@@ -58,7 +58,7 @@ var (
 func TestDocs(t *testing.T) {
 	folders := map[string][]string{} // of the tests, by their names
 	tests := map[string]string{}     // the text of the tests, by their folder
-	for _, name := range tracked(t, "_test.go") {
+	for _, name := range files(t, "_test.go") {
 		text, folder := content(t, name), path.Dir(name)
 		tests[folder] += text
 		for _, m := range testFunction.FindAllStringSubmatch(text, -1) {
@@ -78,7 +78,7 @@ func TestDocs(t *testing.T) {
 			t.Errorf("%s:%d: the block is held by %s, which does not read this page", s.File, s.Line, s.Test)
 		}
 	}
-	for _, page := range tracked(t, ".md") {
+	for _, page := range files(t, ".md") {
 		for _, m := range testNamed.FindAllStringSubmatch(content(t, page), -1) {
 			if len(folders[m[1]]) == 0 {
 				t.Errorf("%s names %s, which there is not", page, m[1])
@@ -141,7 +141,7 @@ func anchors(text string) map[string]bool {
 // TestLinks: every link within the repository leads to a file that there is, and to a
 // heading of it.
 func TestLinks(t *testing.T) {
-	for _, page := range tracked(t, ".md") {
+	for _, page := range files(t, ".md") {
 		for i, line := range prose(content(t, page)) {
 			for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(line, "`code`"), -1) {
 				target := m[1] + m[2]
@@ -168,7 +168,7 @@ func TestLinks(t *testing.T) {
 // TestPages: what is code on a page is in a fence, where TestDocs finds it; and the
 // first page is short.
 func TestPages(t *testing.T) {
-	for _, page := range tracked(t, ".md") {
+	for _, page := range files(t, ".md") {
 		before, inList := "", false
 		for i, line := range prose(content(t, page)) {
 			switch {
