@@ -316,10 +316,11 @@ func TestReadmeProfiles(t *testing.T) {
 		create policy "users update their own profile" on public.profiles for update to authenticated using ((select auth.uid()) = id);
 		revoke insert on public.profiles from anon, authenticated;`)
 	setenv(t, map[string]string{"CUSTOMERS_TABLE": "profiles", "CUSTOMERS_CUSTOMER_COLUMN": "customer_id"})
-	sql, err := schema()
-	if err != nil {
-		t.Fatal(err)
+	var printed, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"schema"}, &printed, &stderr); code != 0 {
+		t.Fatalf("schema = %d %s; want 0", code, &stderr)
 	}
+	sql := printed.String()
 	if err := db.Try(sql); err == nil || !strings.Contains(err.Error(), "opens that Customer's billing portal") {
 		t.Errorf("the schema over profiles that users may write = %v; want it to stop", err)
 	}
