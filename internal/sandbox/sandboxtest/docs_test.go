@@ -1,6 +1,8 @@
 package sandboxtest
 
 import (
+	"encoding/xml"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -189,5 +191,30 @@ func TestPages(t *testing.T) {
 	needs := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(content(t, "go.mod"))
 	if needs == nil || !strings.Contains(readme, "Go "+needs[1]) {
 		t.Errorf("README.md says nothing of the Go that go.mod needs, %q", needs)
+	}
+}
+
+// TestPictures: what the pages show is small, drawings can be read, and also where it
+// is dark.
+func TestPictures(t *testing.T) {
+	for _, name := range append(files(t, ".svg"), files(t, ".png")...) {
+		text := content(t, name)
+		if len(text) > 300<<10 {
+			t.Errorf("%s has %d bytes; want at most 300 KiB", name, len(text))
+		}
+		if path.Ext(name) == ".svg" {
+			for d := xml.NewDecoder(strings.NewReader(text)); ; {
+				if _, err := d.Token(); err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatalf("%s = %v; want XML", name, err)
+				}
+			}
+			for _, want := range []string{"<title", "<desc", "prefers-color-scheme: dark"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%s has no %s", name, want)
+				}
+			}
+		}
 	}
 }
