@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -65,9 +66,7 @@ func (s *service) portalRequest(raw []byte, unread error) (p billing.PortalReque
 	); err != nil {
 		return p, err
 	}
-	switch p.Flow {
-	case "", billing.FlowPaymentMethod, billing.FlowCancel, billing.FlowUpdate:
-	default:
+	if !slices.Contains([]string{"", billing.FlowPaymentMethod, billing.FlowCancel, billing.FlowUpdate}, p.Flow) {
 		return p, errFlow
 	}
 	return p, s.Sites.checkURLs(field{"returnUrl", p.ReturnURL})

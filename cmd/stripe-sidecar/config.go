@@ -255,6 +255,7 @@ func (c config) check(m mistakes) {
 		jwt.WithValidMethods([]string{"HS256"}), jwt.WithoutClaimsValidation())
 	othersSecret := errors.Is(signed, jwt.ErrTokenSignatureInvalid) && strings.Count(anonKey, ".") == 2
 	host := c.SupabaseURL.Hostname()
+	_, signInKnown := signInModes[c.CheckoutRequireSignIn]
 	_, cookieOptions := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName())
 	for _, wrong := range []struct {
 		variable string
@@ -282,10 +283,16 @@ func (c config) check(m mistakes) {
 		{"SUPABASE_JWT_SECRET", len(jwtSecret) >= 32 && othersSecret, "did not sign SUPABASE_ANON_KEY: one of the two is another project's, or an old one"},
 		{"SUPABASE_COOKIE_NAME", !cookieName.MatchString(c.cookieName()), "is not the name of a cookie: set it to the site's cookieOptions.name"},
 		{"SUPABASE_COOKIE_OPTIONS", cookieOptions != nil, fmt.Sprint(cookieOptions)},
-		{"CHECKOUT_REQUIRE_SIGN_IN", !slices.Contains([]string{"none", "subscription", "all"}, c.CheckoutRequireSignIn), "is none of none, subscription and all"},
+		{"CHECKOUT_REQUIRE_SIGN_IN", !signInKnown, "is none of none, subscription and all"},
 		{"CHECKOUT_TRIAL_DAYS", c.CheckoutTrialDays > 730, "is over 730, the most that Stripe allows"},
 		{"PORTAL_CONFIGURATION", c.PortalConfiguration != "" && !strings.HasPrefix(c.PortalConfiguration, "bpc_"), "is not a portal configuration: one begins with bpc_"},
 		{"CUSTOMERS_CUSTOMER_COLUMN", c.CustomersUserColumn == c.CustomersCustomerColumn, "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each"},
+		{"CUSTOMERS_TABLE", c.CustomersTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable == c.CustomersTable, "is the name of CUSTOMERS_TABLE too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable == c.CustomersTable, "is the name of CUSTOMERS_TABLE too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable == c.SubscriptionsTable, "is the name of SUBSCRIPTIONS_TABLE too: each table needs its own"},
 		{"USER_DELETED", !slices.Contains([]string{billing.KeepCustomer, billing.CancelSubscriptions, billing.DeleteCustomer}, c.UserDeleted), "is none of keep, cancel and delete"},
 		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout <= 0, "must be longer than 0"},
 		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout > time.Minute, "is over 60s, longer than any caller waits"},
@@ -305,7 +312,6 @@ func (c config) check(m mistakes) {
 		}
 	}
 	c.checkParams(m)
-	c.checkTables(m)
 }
 
 // warnings are for a configuration that works but may not be what was meant.
@@ -346,15 +352,12 @@ func (c config) mode() string {
 	return "test"
 }
 
-// signInModes are the modes of a purchase that a guest cannot make.
-func (c config) signInModes() []string {
-	switch c.CheckoutRequireSignIn {
-	case "subscription":
-		return []string{billing.ModeSubscription}
-	case "all":
-		return []string{billing.ModePayment, billing.ModeSubscription}
-	}
-	return nil
+// signInModes are the modes of a purchase that a guest cannot make, by what
+// CHECKOUT_REQUIRE_SIGN_IN says.
+var signInModes = map[string][]string{
+	"none":         nil,
+	"subscription": {billing.ModeSubscription},
+	"all":          {billing.ModePayment, billing.ModeSubscription},
 }
 
 // cookieName is the cookie in which the site's @supabase/ssr keeps the session.

@@ -58,17 +58,3 @@ func about(err error, needed bool, names ...string) error {
 	}
 	return nil
 }
-
-// checkTables finds tables of one name, which could not be told apart.
-func (c config) checkTables(m mistakes) {
-	taken := map[identifier]string{"stripe_settings": "a table of the schema", "stripe_deleted_users": "a table of the schema"}
-	for _, table := range []struct {
-		variable string
-		name     identifier
-	}{{"CUSTOMERS_TABLE", c.CustomersTable}, {"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable}, {"PURCHASES_TABLE", c.PurchasesTable}} {
-		if other := taken[table.name]; other != "" && table.name != "" {
-			m.add(table.variable, "is the name of "+other+" too: each table needs its own")
-		}
-		taken[table.name] = table.variable
-	}
-}

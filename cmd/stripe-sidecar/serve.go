@@ -72,7 +72,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 		Registry:        registry,
 		Sites:           c.SiteOrigins.Sites,
 		Prices:          len(c.AllowedPrices) > 0,
-		SignInModes:     c.signInModes(),
+		SignInModes:     signInModes[c.CheckoutRequireSignIn],
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),

@@ -136,6 +136,9 @@ func (i *identifier) Decode(value string) error {
 	return nil
 }
 
+// ours tells whether the schema has a table of that name, whatever the configuration.
+func (i identifier) ours() bool { return i == "stripe_settings" || i == "stripe_deleted_users" }
+
 // cookieName is a cookie's name: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
 var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
