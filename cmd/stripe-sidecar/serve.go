@@ -85,7 +85,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	})
 
 	server := &http.Server{
-		Handler:                      tracing.handler(handler),
+		Handler:                      leaving(&ready, tracing.handler(handler)),
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
@@ -135,7 +135,6 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	ready.Store(false)
 	logger.Info("stopping")
-	server.SetKeepAlivesEnabled(false) // callers with open connections look for another replica
 	time.Sleep(min(stopDelay, c.ShutdownTimeout))
 	// Not from ctx, which has ended: requests outlive the signal.
 	stopCtx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
@@ -149,6 +148,18 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// leaving has callers with open connections look for another replica while the
+// service stops. Connections are not closed before they are answered, or idle at the
+// end: a proxy may be sending a request on one that it takes for open.
+func leaving(ready *atomic.Bool, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ready.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listen opens a port, which is that of a variable.
