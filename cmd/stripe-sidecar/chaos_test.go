@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
@@ -23,7 +25,146 @@ import (
 // These tests are run by make chaos; nginx, HAProxy, Caddy and PostgreSQL must be
 // installed.
 
-const chaosSecret = "whsec_chaos"
+// TestChaosKill has three replicas behind nginx under load, kills one and starts it
+// again. No request may be lost, since nginx asks another replica, nor an Event, and no
+// user may end up with two Customers.
+func TestChaosKill(t *testing.T) {
+	const (
+		users   = 1500
+		workers = 8
+	)
+	s := openShop(t, 3)
+	front := startProxy(t, "nginx", theSite(t), [3]string(s.urls))
+
+	// Each user makes the first checkout, and another one, and buys a
+	// subscription, of which the Events go through nginx too.
+	var lost, bought, killed, restarted atomic.Int32
+	events := make(chan fakestripe.Event, users*20)
+	var next atomic.Int32
+	var wg sync.WaitGroup
+	accounts := make([]fakesupabase.User, users)
+	for i := range accounts {
+		accounts[i] = s.supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
+		s.db.AddUser(accounts[i].ID)
+	}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(client.CloseIdleConnections)
+	checkout := func(body string, u fakesupabase.User) bool {
+		r, err := http.NewRequest("POST", front+"/api/stripe/create-checkout", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		r.Header.Set("Authorization", "Bearer "+s.supabase.SignIn(u.ID).AccessToken)
+		resp, err := client.Do(r)
+		if err != nil {
+			lost.Add(1)
+			return false
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		if resp.StatusCode != 200 {
+			lost.Add(1)
+		}
+		return resp.StatusCode == 200
+	}
+	for range workers {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= users {
+					return
+				}
+				switch i {
+				case users / 3:
+					if err := s.processes[1].Kill(); err != nil {
+						t.Errorf("kill = %v; want no error", err)
+					}
+					killed.Store(1)
+				case users * 2 / 3:
+					again := maps.Clone(s.env)
+					again["PORT"] = s.urls[1][strings.LastIndex(s.urls[1], ":")+1:]
+					startProcess(t, again)
+					restarted.Store(1)
+				}
+				u := accounts[i]
+				checkout(oneTime, u)
+				if checkout(recurring, u) {
+					bought.Add(1)
+				}
+			}
+		})
+	}
+	// Meanwhile every subscription that was begun is paid and its Events sent,
+	// again and again until they are taken, as Stripe does.
+	var delivered atomic.Int32
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		var senders sync.WaitGroup
+		for range workers {
+			senders.Go(func() {
+				for e := range events {
+					for attempt := 0; attempt < 1000; attempt++ {
+						if status, err := deliver(front, e.Payload); err == nil && status == 200 {
+							delivered.Add(1)
+							break
+						}
+					}
+				}
+			})
+		}
+		senders.Wait()
+	}()
+	paid, told := 0, 0
+	pay := func() {
+		sessions := s.stripe.CheckoutSessions()
+		for ; paid < len(sessions); paid++ {
+			if sessions[paid].Mode == "subscription" {
+				s.stripe.PayCheckout(sessions[paid].ID)
+			}
+		}
+		all := s.stripe.Events()
+		for ; told < len(all); told++ {
+			events <- all[told]
+		}
+	}
+	working := make(chan struct{})
+	go func() { wg.Wait(); close(working) }()
+	for running := true; running; {
+		select {
+		case <-working:
+			running = false
+		case <-time.After(50 * time.Millisecond): // a batch at a time
+		}
+		pay()
+	}
+	close(events)
+	<-sent
+
+	if killed.Load()+restarted.Load() != 2 {
+		t.Fatal("no replica was killed and started again")
+	}
+	t.Logf("%d users, %d requests lost, %d Events delivered", users, lost.Load(), delivered.Load())
+	if lost.Load() > workers {
+		t.Errorf("requests lost = %d; want at most the %d that can be inside a killed replica", lost.Load(), workers)
+	}
+	if int(delivered.Load()) != told {
+		t.Errorf("Events delivered = %d; want %d", delivered.Load(), told)
+	}
+	owners := map[string]int{}
+	for _, c := range s.stripe.Customers() {
+		owners[c.Metadata["supabase_user_id"]]++
+	}
+	for user, n := range owners {
+		if n != 1 {
+			t.Errorf("Customers of user %s = %d; want 1", user, n)
+		}
+	}
+	if got, want := s.db.Text("select count(*) from subscriptions where user_id is not null and status = 'active'"), fmt.Sprint(len(s.stripe.Subscriptions())); got != want {
+		t.Errorf("rows of active subscriptions = %s; want %s", got, want)
+	}
+}
 
 // cluster is three replicas of the program with one Stripe and one Supabase.
 type cluster struct {
@@ -41,7 +182,7 @@ func startCluster(t *testing.T) *cluster {
 		MaxIdleConnsPerHost: 100, IdleConnTimeout: 2 * time.Second}}} // sooner than any proxy closes one
 	t.Cleanup(c.client.CloseIdleConnections)
 	c.stripe, c.supabase, c.env = surroundings(t, fakestripe.Options{})
-	c.env["STRIPE_WEBHOOK_SECRET"], c.env["RATE_LIMIT_PER_MINUTE"] = chaosSecret, "0"
+	c.env["STRIPE_WEBHOOK_SECRET"], c.env["RATE_LIMIT_PER_MINUTE"] = "whsec_shop", "0"
 	for i := range c.urls {
 		c.urls[i], c.processes[i] = startProcess(t, c.env)
 	}
@@ -75,10 +216,6 @@ func (c *cluster) send(method, url, body string, headers ...string) error {
 	return err
 }
 
-func (c *cluster) deliver(url string, event []byte) error {
-	return c.send("POST", url+"/api/stripe/webhook", string(event), "Stripe-Signature", fakestripe.Sign(chaosSecret, event, time.Now()))
-}
-
 // TestChaosRollingRestart has 300 requests a second for 30 s go through each proxy, as
 // its recipe has it, while each of three replicas is restarted in turn, again and
 // again; no request fails.
@@ -93,7 +230,7 @@ func TestChaosRollingRestart(t *testing.T) {
 				u := c.supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
 				tokens = append(tokens, c.supabase.SignIn(u.ID).AccessToken)
 			}
-			event := []byte(`{"id":"evt_1","object":"event","type":"price.created","livemode":false,"data":{"object":{}}}`)
+			const event = `{"id":"evt_1","object":"event","type":"price.created","livemode":false,"data":{"object":{}}}`
 			kinds := []struct {
 				name string
 				send func() error
@@ -102,7 +239,9 @@ func TestChaosRollingRestart(t *testing.T) {
 				{"signed in", func() error {
 					return c.send("POST", front+"/api/stripe/create-checkout", recurring, "Authorization", "Bearer "+tokens[rand.IntN(len(tokens))])
 				}},
-				{"webhook", func() error { return c.deliver(front, event) }},
+				{"webhook", func() error {
+					return c.send("POST", front+api.WebhookPath, event, "Stripe-Signature", fakestripe.Sign("whsec_shop", []byte(event), time.Now()))
+				}},
 				{"buttons", func() error { return c.send("GET", front+"/api/stripe/buttons.js", "") }},
 			}
 
