@@ -4,11 +4,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -278,6 +284,130 @@ func TestChaosRollingRestart(t *testing.T) {
 			t.Logf("%d requests in %s, %d restarts, %d failed", sent, lasts, restarts, failed.Load())
 			if restarts < 6 || sent < perSecond*int(lasts.Seconds())*9/10 {
 				t.Errorf("requests = %d, restarts = %d; want %d a second and each replica restarted twice", sent, restarts, perSecond)
+			}
+		})
+	}
+}
+
+// confine returns a command in front of which a program has 64 MB and a quarter of a
+// core, with systemd or with control groups of the first version.
+func confine(t *testing.T) (prefix []string, peak func() string) {
+	t.Helper()
+	if _, err := os.Stat("/run/systemd/system"); err == nil && os.Geteuid() == 0 {
+		return []string{"systemd-run", "--scope", "--quiet", "-p", "MemoryMax=64M", "-p", "MemorySwapMax=0", "-p", "CPUQuota=25%", "--"}, func() string { return "" }
+	}
+	var groups []string
+	for _, limit := range []struct{ controller, file, value string }{
+		{"memory", "memory.limit_in_bytes", "64M"},
+		{"cpu", "cpu.cfs_period_us", "100000"},
+		{"cpu", "cpu.cfs_quota_us", "25000"},
+	} {
+		group := fmt.Sprintf("/sys/fs/cgroup/%s/stripe-sidecar-%d", limit.controller, os.Getpid())
+		if err := os.Mkdir(group, 0o755); err == nil {
+			t.Cleanup(func() { // the last of the processes is gone from it soon after its end
+				until(t, func() string { return fmt.Sprint(os.Remove(group)) }, "<nil>")
+			})
+			groups = append(groups, group)
+		} else if !errors.Is(err, fs.ErrExist) {
+			t.Skipf("become root, on a machine that systemd runs or that has control groups of the first version: %v", err)
+		}
+		if err := os.WriteFile(group+"/"+limit.file, []byte(limit.value), 0o644); err != nil {
+			t.Skipf("the control groups are not to be had: %v", err)
+		}
+	}
+	enter := "for group; do shift; [ \"$group\" = -- ] && break; echo $$ >\"$group/cgroup.procs\"; done; exec \"$@\""
+	return append(append([]string{"sh", "-ec", enter, "sh"}, groups...), "--"), func() string {
+		text, _ := os.ReadFile(groups[0] + "/memory.max_usage_in_bytes")
+		n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		return fmt.Sprintf("%d MB at most", n>>20)
+	}
+}
+
+// TestChaosSmall: the program with 64 MB and a quarter of a core, and the GOMEMLIMIT of
+// the recipes, is asked by many at once, again and again; all are answered, with 200
+// or at once with 503 and Retry-After, and it goes on.
+func TestChaosSmall(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "stripe-sidecar")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build = %v: %s", err, out)
+	}
+	large := `{"id":"evt_1","object":"event","type":"price.created","livemode":false,"data":{"object":{}},"padding":"` + strings.Repeat("x", 900<<10) + `"}`
+	for _, test := range []struct {
+		atOnce int
+		what   string
+		path   string
+		body   string
+	}{
+		{200, "checkouts", "/api/stripe/create-checkout", oneTime},
+		{2500, "checkouts", "/api/stripe/create-checkout", oneTime},
+		{200, "Events of 900 KB", api.WebhookPath, large},
+	} {
+		atOnce := test.atOnce
+		t.Run(fmt.Sprintf("%d %s", atOnce, test.what), func(t *testing.T) {
+			stripe, supabase, env := surroundings(t, fakestripe.Options{})
+			env["STRIPE_WEBHOOK_SECRET"] = "whsec_shop"
+			prefix, peak := confine(t)
+			cmd := exec.CommandContext(t.Context(), prefix[0], append(prefix[1:], program)...)
+			cmd.Env = append(os.Environ(), "GOMEMLIMIT=48MiB")
+			for name, value := range env {
+				cmd.Env = append(cmd.Env, name+"="+value)
+			}
+			process, err := child.Start(cmd, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { process.Wait() })
+			url := "http://" + process.Addr
+
+			var tokens []string
+			for i := range 20 {
+				u := supabase.SignUp(fmt.Sprintf("user%d@example.com", i), "correct horse battery staple")
+				tokens = append(tokens, supabase.SignIn(u.ID).AccessToken)
+			}
+			// Each waits for Stripe for 100 ms, so that all are in flight at the same time.
+			stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { time.Sleep(100 * time.Millisecond); return false })
+			client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+			var served, refused atomic.Int32
+			for range 5 {
+				var wg sync.WaitGroup
+				for i := range atOnce {
+					wg.Go(func() {
+						r, err := http.NewRequest("POST", url+test.path, strings.NewReader(test.body))
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						r.Header.Set("Stripe-Signature", fakestripe.Sign("whsec_shop", []byte(test.body), time.Now()))
+						r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.18.%d.%d", i/256, i%256))
+						if i%2 == 0 {
+							r.Header.Set("Authorization", "Bearer "+tokens[i%len(tokens)])
+						}
+						resp, err := client.Do(r)
+						if err != nil {
+							t.Errorf("POST %s = %v; want an answer", test.path, err)
+							return
+						}
+						defer resp.Body.Close()
+						answer, err := io.ReadAll(resp.Body)
+						switch {
+						case err == nil && resp.StatusCode == 200:
+							served.Add(1)
+						case err == nil && resp.StatusCode == 503 && resp.Header.Get("Retry-After") != "":
+							refused.Add(1)
+						default:
+							t.Errorf("POST %s = %s %s, %v; want 200, or 503 with Retry-After", test.path, resp.Status, answer, err)
+						}
+					})
+				}
+				wg.Wait()
+			}
+			t.Logf("5 times %d %s at once: %d served, %d refused; memory: %s", atOnce, test.what, served.Load(), refused.Load(), peak())
+			select {
+			case <-process.Ended():
+				t.Errorf("the program ended with %s; want it to go on", process.Wait())
+			default:
 			}
 		})
 	}

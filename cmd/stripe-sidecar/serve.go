@@ -33,15 +33,6 @@ const (
 	// requests while /readyz already says no, so that a load balancer that has
 	// not noticed yet loses none.
 	stopDelay = time.Second
-	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
-	// account, so the last of as many would have waited for 20 seconds already.
-	maxInFlight = 2000
-	// maxConnections bounds what callers can hold open without asking anything; the
-	// next one waits to be accepted.
-	maxConnections = 10_000
-	// maxEvents bounds what anybody can have the webhook read before a signature
-	// is looked at, 1 MiB each. Stripe sends again what is refused.
-	maxEvents = 64
 )
 
 // serve runs the service until ctx ends and the requests in flight are done.
@@ -64,6 +55,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	bill := billing.New(billingConfig(c, network), customers.New(customersConfig(c, network)))
 	var ready atomic.Bool
+	most := boundsFor(memoryLimit())
 	handler, probes := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
@@ -76,8 +68,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
-		MaxInFlight:     maxInFlight,
-		MaxEvents:       maxEvents,
+		MaxInFlight:     most.requests,
+		MaxEvents:       most.events,
 		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
 
@@ -127,7 +119,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 
 	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
-	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
+	go func() { served <- server.Serve(netutil.LimitListener(fair, most.connections)) }()
 	select {
 	case err := <-served:
 		return err
