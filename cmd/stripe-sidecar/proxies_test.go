@@ -18,6 +18,7 @@ import (
 
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 // installed returns the path of a program, without which the test is skipped.
@@ -49,7 +50,7 @@ var proxies = []struct {
 	{"nginx", "nginx.conf", [2]string{"listen 80;", "listen 127.0.0.1:PORT;"},
 		"daemon off; pid DIR/pid; error_log stderr; worker_processes 2; USER events { worker_connections 2048; }\n" +
 			"http { access_log off; client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\nRECIPE\n}\n",
-		[]string{"-t", "-q", "-p", "DIR", "-c", "FILE"}, []string{"-p", "DIR", "-c", "FILE"}},
+		[]string{"-t", "-q", "-e", "stderr", "-p", "DIR", "-c", "FILE"}, []string{"-e", "stderr", "-p", "DIR", "-c", "FILE"}},
 	{"haproxy", "haproxy.cfg", [2]string{"bind :80", "bind 127.0.0.1:PORT"}, "RECIPE",
 		[]string{"-c", "-q", "-f", "FILE"}, []string{"-db", "-f", "FILE"}},
 	{"caddy", "Caddyfile", [2]string{":80 {\n", "http://127.0.0.1:PORT {\n\tbind 127.0.0.1\n"}, "{\n\tadmin off\n}\n\nRECIPE",
@@ -57,8 +58,8 @@ var proxies = []struct {
 }
 
 // startProxy puts a proxy with its recipe in front of a site and three replicas, and
-// returns where it listens.
-func startProxy(t *testing.T, program, site string, replicas [3]string) (url string) {
+// returns where it listens. edits are changes to the recipe, from, to, from, to, ….
+func startProxy(t *testing.T, program, site string, replicas [3]string, edits ...string) (url string) {
 	t.Helper()
 	site = strings.TrimPrefix(site, "http://")
 	for i := range replicas {
@@ -78,10 +79,14 @@ func startProxy(t *testing.T, program, site string, replicas [3]string) (url str
 			user = "user root;" // nobody else can read a test's directory
 		}
 		file, text := filepath.Join(dir, p.file), string(recipe)
-		for _, change := range [][2]string{p.listen, {"172.30.0.2:3000", site},
-			{"172.30.0.11:8080", replicas[0]}, {"172.30.0.12:8080", replicas[1]}, {"172.30.0.13:8080", replicas[2]}} {
-			if n := strings.Count(text, change[0]); n != 1 {
-				t.Fatalf("%s has %q %d times; want it once", p.file, change[0], n)
+		changes := [][2]string{p.listen, {"172.30.0.2:3000", site},
+			{"172.30.0.11:8080", replicas[0]}, {"172.30.0.12:8080", replicas[1]}, {"172.30.0.13:8080", replicas[2]}}
+		for i := 0; i < len(edits); i += 2 {
+			changes = append(changes, [2]string{edits[i], edits[i+1]})
+		}
+		for _, change := range changes {
+			if !strings.Contains(text, change[0]) {
+				t.Fatalf("%s lacks %q", p.file, change[0])
 			}
 			text = strings.Replace(text, change[0], change[1], 1)
 		}
@@ -129,6 +134,19 @@ func startProxy(t *testing.T, program, site string, replicas [3]string) (url str
 	}
 	t.Fatalf("there is no recipe for %s", program)
 	return ""
+}
+
+// TestVercel: with what README.md says for a site on Vercel, whose addresses nobody
+// knows, callers of one address do not share a limit.
+func TestVercel(t *testing.T) {
+	line := strings.TrimSpace(sandboxtest.Snippets(t, deployReadme)[0].Text)
+	w := startWired(t, "TRUSTED_PROXIES", "127.0.0.1/32", "RATE_LIMIT_PER_MINUTE", "1")
+	w.url = startProxy(t, "nginx", theSite(t), [3]string{w.url, w.url, w.url}, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;", line)
+	for range 3 {
+		if got := w.post(t, "create-checkout", oneTime, "X-Forwarded-For", "203.0.113.1"); got != "200" {
+			t.Errorf("create-checkout of a caller that is not known = %s; want 200", got)
+		}
+	}
 }
 
 // theSite is the site beside the service.

@@ -91,7 +91,7 @@ func TestRecipes(t *testing.T) {
 			}
 
 			port, adminPort := strconv.Itoa(int(c.Port)), strconv.Itoa(int(c.AdminPort))
-			env["HOST"], env["PORT"] = "127.0.0.1", "0"
+			env["HOST"], env["PORT"], env["SHUTDOWN_TIMEOUT"] = "127.0.0.1", "0", ""
 			if c.AdminPort != 0 {
 				env["ADMIN_PORT"] = freePort(t)
 			}
@@ -542,12 +542,16 @@ func snippet(t *testing.T, language, text string) string {
 func TestSystemdUnit(t *testing.T) {
 	analyze := installed(t, "systemd-analyze", "systemd")
 	unit := filepath.Join(t.TempDir(), "stripe-sidecar.service")
-	text := strings.Replace(string(readRecipe(t, "stripe-sidecar.service")), "/usr/local/bin/stripe-sidecar", os.Args[0], 1)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(readRecipe(t, "stripe-sidecar.service")), "/usr/local/bin/stripe-sidecar", program, 1)
 	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput()
-	if err != nil || bytes.Contains(out, []byte("stripe-sidecar")) {
+	if err != nil || bytes.Contains(out, []byte("stripe-sidecar.service")) {
 		t.Errorf("systemd-analyze verify = %v, %s; want nothing", err, out)
 	}
 	// In tenths: 96 for a service with no protection at all.
