@@ -304,8 +304,10 @@ func confine(t *testing.T) (prefix []string, peak func() string) {
 	} {
 		group := fmt.Sprintf("/sys/fs/cgroup/%s/stripe-sidecar-%d", limit.controller, os.Getpid())
 		if err := os.Mkdir(group, 0o755); err == nil {
-			t.Cleanup(func() { // the last of the processes is gone from it soon after its end
-				until(t, func() string { return fmt.Sprint(os.Remove(group)) }, "<nil>")
+			t.Cleanup(func() {
+				if err := os.Remove(group); err != nil {
+					t.Errorf("the control group stays behind: %v", err)
+				}
 			})
 			groups = append(groups, group)
 		} else if !errors.Is(err, fs.ErrExist) {
@@ -396,6 +398,8 @@ func TestChaosSmall(t *testing.T) {
 							served.Add(1)
 						case err == nil && resp.StatusCode == 503 && resp.Header.Get("Retry-After") != "":
 							refused.Add(1)
+						case err == nil && resp.StatusCode == 400 && test.body == large:
+							refused.Add(1) // it took over 2 s to arrive at a quarter of a core; Stripe sends it again
 						default:
 							t.Errorf("POST %s = %s %s, %v; want 200, or 503 with Retry-After", test.path, resp.Status, answer, err)
 						}
