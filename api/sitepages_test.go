@@ -50,12 +50,12 @@ func TestTypeScript(t *testing.T) {
 		}
 		files[title[1]] = s.Text
 	}
-	t.Run("types", func(t *testing.T) { checkTypes(t, files["stripe/stripe.ts"]) })
+	t.Run("types", func(t *testing.T) { checkTypes(t, files["billing/stripe.ts"]) })
 
 	dir := t.TempDir()
 	for name, text := range files {
 		switch {
-		case strings.HasPrefix(name, "stripe/"): // both have it
+		case strings.HasPrefix(name, "billing/"): // both have it
 			write(t, filepath.Join(dir, "next", name), text)
 			write(t, filepath.Join(dir, "vite/src", name), text)
 		case strings.HasPrefix(name, "src/"), name == "vite.config.ts":

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"8space.app/stripe-sidecar/api"
@@ -78,6 +79,7 @@ type moving struct {
 	t        *testing.T
 	sql      []string // of the page, in order
 	commands []string
+	endpoint atomic.Bool // whether what happens at Stripe is written here
 }
 
 // startMoving sets a site up whose tables stand as the page says they should before
@@ -106,6 +108,10 @@ func startMoving(t *testing.T, tables func(sql []string) string) *moving {
 
 	table, column := cmp.Or(m.env["CUSTOMERS_TABLE"], "customers"), cmp.Or(m.env["CUSTOMERS_CUSTOMER_COLUMN"], "stripe_customer_id")
 	m.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/rest/v1/rpc/stripe_ticket" && !m.endpoint.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
 		if r.URL.Path != "/rest/v1/"+table || r.Method != http.MethodHead && !r.URL.Query().Has("order") {
 			return m.db.ServeREST(w, r)
 		}
@@ -147,6 +153,7 @@ func stripeCustomer(t *testing.T, stripe string) (id string) {
 // run runs the commands of the page, all of which are to succeed.
 func (m *moving) run() {
 	m.t.Helper()
+	m.endpoint.Store(true)
 	for _, command := range m.commands {
 		var output bytes.Buffer
 		if code := run(m.t.Context(), strings.Fields(command), &output, &output); code != 0 {
@@ -247,6 +254,7 @@ func TestMovingRenamed(t *testing.T) {
 // TestMovingShipFast follows the page from the other starter.
 func TestMovingShipFast(t *testing.T) {
 	m := startMoving(t, func(sql []string) string { return shipfastTables + sql[0] })
+	m.paid()
 	for column, want := range map[string]bool{"name": true, "has_access": false, "customer_id": false} {
 		if _, err := m.db.Exec("authenticated", subscriber, "update public.profiles set "+column+" = null where id = $1", subscriber); (err == nil) != want {
 			t.Errorf("a user's update of %s = %v; want it to work: %t", column, err, want)
