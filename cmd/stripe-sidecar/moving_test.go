@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -208,6 +209,8 @@ func TestMovingStarter(t *testing.T) {
 	m.commands = []string{"doctor"}
 	m.run()
 	m.paid(subscriber, buyer)
+	m.stripe.CancelSubscription(m.stripe.Subscriptions()[0].ID) // of which an Event tells
+	until(t, func() string { return strconv.FormatBool(pays(t, m.db, subscriber)) }, "false")
 
 	shared := pgtest.New(t)
 	shared.Script(starterTables)
@@ -264,5 +267,10 @@ func TestMovingShipFast(t *testing.T) {
 	m.paid(subscriber, buyer)
 	if got, want := found(m.db, m.sql[1]), "("+lapsed+",eve@example.com,)"; got != want {
 		t.Errorf("access that nobody has paid for = %s; want %s", got, want)
+	}
+	m.stripe.Refund(m.db.Text("select payment_intent_id from public.purchases"), 100)
+	m.run()
+	if got := found(m.db, m.sql[1]); !strings.Contains(got, buyer) || strings.Contains(got, subscriber) {
+		t.Errorf("access that nobody has paid for, after a refund = %s; want the buyer's too", got)
 	}
 }
