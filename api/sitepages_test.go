@@ -134,8 +134,9 @@ func packages(t *testing.T) string {
 	}
 	defer os.RemoveAll(dir)
 	write(t, filepath.Join(dir, "package.json"), string(text))
+	group, ctx := errgroup.WithContext(t.Context())
 	run := func(args ...string) error {
-		cmd := exec.CommandContext(t.Context(), npm, append(args, "--prefer-offline", "--fetch-retries=1", "--fetch-timeout=60000")...)
+		cmd := exec.CommandContext(ctx, npm, append(args, "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000")...)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("npm %s: %w\n%s", args[0], err, out)
@@ -143,7 +144,6 @@ func packages(t *testing.T) string {
 		return nil
 	}
 	tarballs := t.TempDir()
-	var group errgroup.Group
 	group.Go(func() error { return run("install", "--no-audit", "--no-fund", "--ignore-scripts") })
 	group.Go(func() error {
 		args := []string{"pack", "--pack-destination", tarballs}
