@@ -338,12 +338,12 @@ func (w *site) visit(t *testing.T, page string, files map[string]string) *visite
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox,
 		chromedp.NoFirstRun, chromedp.DisableGPU, chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true))
 	t.Cleanup(cancel)
-	ctx, _ := chromedp.NewContext(allocator)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits, as cancel would not
-	if err := chromedp.Do(ctx); err != nil {
+	browser, _ := chromedp.NewContext(allocator)
+	t.Cleanup(func() { _ = chromedp.Cancel(browser) }) // waits, as cancel would not
+	if err := chromedp.Do(browser); err != nil {
 		t.Fatalf("%s = %v; want it to start", program, err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(browser, 30*time.Second)
 	t.Cleanup(cancel)
 	return &visited{w, t, server.URL, ctx}
 }
