@@ -40,8 +40,8 @@ func TestBenchTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.mixed(t.Context(), server, 300); err != nil {
-		t.Errorf("300 requests with faults = %v; want answers of the contract", err)
+	if _, err := b.mixed(t.Context(), server, 150); err != nil {
+		t.Errorf("150 requests with faults = %v; want answers of the contract", err)
 	}
 	if r, err := server.rest(); err != nil || r.memory == 0 || r.files == 0 || r.goroutines == 0 {
 		t.Errorf("what the service holds = %+v, %v; want numbers", r, err)

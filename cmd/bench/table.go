@@ -178,7 +178,7 @@ func (b *bench) ratios(ctx context.Context, r *report) error {
 		case t.atOnce == 1:
 			if t.signedIn {
 				r.compared("start to first signed-in answer", "%.0f ms", all, first, typical(all[sidecar], first) < 50, "< 50 ms")
-				r.compared("memory after it", "%.0f MB", all, idle, typical(all[sidecar], idle) < 20, "< 20 MB")
+				r.compared("memory after it", "%.1f MB", all, idle, typical(all[sidecar], idle) < 20, "< 20 MB")
 			}
 			for p := range programs {
 				for i := range all[p] {
