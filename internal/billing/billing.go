@@ -5,16 +5,13 @@
 package billing
 
 import (
-	"bytes"
 	"context"
-	"net/http"
 	"net/url"
 	"sync"
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
-	"github.com/stripe/stripe-go/v76/form"
 
 	"8space.app/stripe-sidecar/internal/upstream"
 )
@@ -105,21 +102,6 @@ func New(c Config, store Store) *Billing {
 		stripe: client.New(c.SecretKey.Reveal(), stripe.NewBackendsWithConfig(backend)),
 		store:  store,
 	}
-}
-
-// post sends a form and decodes of the answer what into has a field for. The New of
-// stripe-go's clients decodes the whole object, after it has looked through the
-// answer three times: half as much again as all else that a guest's request costs.
-func (b *Billing) post(path string, p stripe.ParamsContainer, into stripe.LastResponseSetter) error {
-	c := b.stripe.CheckoutSessions
-	backend := c.B.(*stripe.BackendImplementation)
-	r, err := backend.NewRequest(http.MethodPost, path, c.Key, "application/x-www-form-urlencoded", p.GetParams())
-	if err != nil {
-		return err
-	}
-	var values form.Values
-	form.AppendTo(&values, p)
-	return backend.Do(r, bytes.NewBufferString(values.Encode()), into)
 }
 
 // calling names the call to Stripe that is made with ctx.
