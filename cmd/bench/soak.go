@@ -45,7 +45,7 @@ func (b *bench) soak(ctx context.Context, out io.Writer, requests int, settle ti
 	}
 	first, quarter, last := held[0], held[1], held[quarters]
 	if last.memory > 1.25*quarter.memory+4 || last.files > first.files+4 || last.goroutines > first.goroutines+2 {
-		return errors.New("the last row holds more than the row of the first quarter, in memory, or that of the start")
+		return errors.New("at the end the service holds more memory than after the first quarter, or more files or goroutines than at the start")
 	}
 	return nil
 }
