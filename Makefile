@@ -49,8 +49,8 @@ fuzz: ## each fuzz target for a minute
 	  done; \
 	done
 
-chaos: ## three replicas behind nginx, one killed and started again under load
-	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./cmd/stripe-sidecar
+chaos: ## replicas killed and restarted under load behind nginx, HAProxy and Caddy; 64 MB and a quarter of a core
+	go test -tags chaos -run '^TestChaos' -timeout 10m -v ./cmd/stripe-sidecar
 
 licences: build ## the modules in the binary and their licences
 	@go version -m bin/stripe-sidecar | awk '$$1 == "dep" {print $$2 "@" $$3}' | while read -r module; do \

@@ -3,6 +3,7 @@ module 8space.app/stripe-sidecar
 go 1.26.0
 
 require (
+	github.com/BurntSushi/toml v1.6.0
 	github.com/MicahParks/jwkset v0.11.4
 	github.com/chromedp/chromedp v0.23.0
 	github.com/go-chi/httprate v0.16.1
