@@ -28,24 +28,29 @@ func TestBenchTable(t *testing.T) {
 	}
 	b := &bench{self: os.Args[0], service: service, progress: io.Discard, rounds: 1, requests: 64, connections: 64, hold: 50 * time.Millisecond}
 	b.signIn()
-	var out strings.Builder
-	err := b.table(t.Context(), &out) // its bounds mean nothing for so few
-	readme, _ := os.ReadFile("README.md")
-	if got, want := rows(out.String()), rows(string(readme)); !slices.Equal(got, want) {
-		t.Errorf("rows of bench = %q, %v; want those of the README, %q", got, err, want)
-	}
-
-	server, err := b.launch(t.Context(), sidecar, behaviour{faults: true}, 0)
-	defer server.close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.mixed(t.Context(), server, 150); err != nil {
-		t.Errorf("150 requests with faults = %v; want answers of the contract", err)
-	}
-	if r, err := server.rest(); err != nil || r.memory == 0 || r.files == 0 || r.goroutines == 0 {
-		t.Errorf("what the service holds = %+v, %v; want numbers", r, err)
-	}
+	t.Run("rows", func(t *testing.T) {
+		t.Parallel()
+		var out strings.Builder
+		err := b.table(t.Context(), &out) // its bounds mean nothing for so few
+		readme, _ := os.ReadFile("README.md")
+		if got, want := rows(out.String()), rows(string(readme)); !slices.Equal(got, want) {
+			t.Errorf("rows of bench = %q, %v; want those of the README, %q", got, err, want)
+		}
+	})
+	t.Run("soak", func(t *testing.T) {
+		t.Parallel()
+		server, err := b.launch(t.Context(), sidecar, behaviour{faults: true}, 0)
+		defer server.close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.mixed(t.Context(), server, 150); err != nil {
+			t.Errorf("150 requests with faults = %v; want answers of the contract", err)
+		}
+		if r, err := server.rest(); err != nil || r.memory == 0 || r.files == 0 || r.goroutines == 0 {
+			t.Errorf("what the service holds = %+v, %v; want numbers", r, err)
+		}
+	})
 }
 
 // rows returns what a table's rows are about and the bounds.

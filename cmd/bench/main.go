@@ -43,7 +43,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	service := flags.String("service", filepath.Join(filepath.Dir(self), "stripe-sidecar"), "the `program` to measure")
 	rounds := flags.Int("rounds", 5, "how often each is measured, by turns; medians count")
 	soak := flags.Bool("soak", false, "200,000 requests with faults instead, and what they leave behind")

@@ -204,7 +204,6 @@ func (b *bench) ratios(ctx context.Context, r *report) error {
 // overload opens more connections than the service works on requests at once,
 // and then sends on all of them.
 func (b *bench) overload(ctx context.Context, r *report) error {
-	fmt.Fprintln(b.progress, "overload")
 	server, err := b.launch(ctx, sidecar, behaviour{latency: b.hold}, b.connections)
 	defer server.close()
 	if err != nil {

@@ -73,8 +73,7 @@ func faulty(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch n := rand.IntN(50); n {
 		case 0, 1, 2:
-			status := []int{http.StatusInternalServerError, http.StatusBadGateway, http.StatusTooManyRequests}[n]
-			http.Error(w, `{"error":{"type":"api_error","message":"Something went wrong"}}`, status)
+			http.Error(w, `{"error":{"type":"api_error","message":"Something went wrong"}}`, []int{500, 502, 429}[n])
 			return
 		case 3:
 			panic(http.ErrAbortHandler) // the connection ends without an answer
