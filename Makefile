@@ -36,7 +36,7 @@ build: ## bin/stripe-sidecar, bin/sandbox and bin/bench, static
 image: ## the container image stripe-sidecar
 	docker build --build-arg VERSION=$(VERSION) -t stripe-sidecar .
 
-bench: build ## under load beside a bare handler: one table, in under five minutes
+bench: build ## under load beside a bare handler: one table, in about a minute
 	@bin/bench
 
 soak: build ## 200,000 requests with faults; nothing may grow

@@ -320,11 +320,11 @@ func TestWiring(t *testing.T) {
 		"USER_DELETED": {value: "delete", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.supabase.DeleteUser(w.userID)
-			until(t, func() string { // a round before the user was gone tells 0
-				left := metric(t, w.url, "stripe_sidecar_customers_left")
-				return strconv.FormatBool(left == "1" || w.stripe.Customers()[0].Deleted)
+			deleted := func() bool { return w.stripe.Customers()[0].Deleted }
+			until(t, func() string {
+				return strconv.FormatBool(deleted() || metric(t, w.url, "stripe_sidecar_customers_left") == "1")
 			}, "true")
-			return strconv.FormatBool(w.stripe.Customers()[0].Deleted)
+			return strconv.FormatBool(deleted())
 		}, without: "false", with: "true"},
 
 		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
