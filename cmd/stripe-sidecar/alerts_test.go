@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"8space.app/stripe-sidecar/internal/billing"
 )
 
 // rule is an expression that Prometheus evaluates, for an alert or a panel.
@@ -57,7 +59,8 @@ func panels(t *testing.T, dashboard []byte) (panels []rule) {
 }
 
 // TestAlertsAndDashboard: every metric that a rule or a panel names is there, with
-// the labels that it names, and Prometheus takes them all, and the metrics.
+// the labels that it names, Prometheus takes them all, and the metrics, and each
+// alert rings when it should.
 func TestAlertsAndDashboard(t *testing.T) {
 	alerts, err := os.ReadFile("alerts.yml")
 	if err != nil {
@@ -92,6 +95,13 @@ func TestAlertsAndDashboard(t *testing.T) {
 	metrics, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, eventType := range billing.HandledEvents() {
+		for _, outcome := range []string{"stored", "failed"} {
+			if line := fmt.Sprintf("stripe_sidecar_events_total{outcome=%q,type=%q} ", outcome, eventType); !bytes.Contains(metrics, []byte(line)) {
+				t.Errorf("/metrics lacks %s; want it from the start, so that its first failure is a rise", line)
+			}
+		}
 	}
 	selector := regexp.MustCompile(`\b((?:stripe_sidecar|go|process)_\w+)(?:\{([^}]*)\})?`)
 	matcher := regexp.MustCompile(`(\w+)=~?"([^"]*)"`)
@@ -134,7 +144,8 @@ func TestAlertsAndDashboard(t *testing.T) {
 		}
 		checks := exec.Command(promtool, "check", "metrics")
 		checks.Stdin = bytes.NewReader(metrics)
-		for _, cmd := range []*exec.Cmd{checks, exec.Command(promtool, "check", "rules", "alerts.yml"), exec.Command(promtool, "check", "rules", file)} {
+		for _, cmd := range []*exec.Cmd{checks, exec.Command(promtool, "check", "rules", file),
+			exec.Command(promtool, "check", "rules", "alerts.yml"), exec.Command(promtool, "test", "rules", "testdata/alerts_test.yml")} {
 			if output, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%s = %v, %s; want no complaint", cmd, err, output)
 			}
