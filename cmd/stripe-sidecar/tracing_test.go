@@ -258,16 +258,30 @@ func TestTracesTellOfNobody(t *testing.T) {
 	}
 }
 
-// TestCollectorAway: a collector that cannot be reached is a warning without the
-// keys in its URL, and the program ends all the same.
-func TestCollectorAway(t *testing.T) {
+// TestCollectorFails: a collector that is away or refuses is one warning, without the
+// keys in its URL, and the program serves and ends all the same.
+func TestCollectorFails(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", gone.URL+"/?api_key=hidden")
-	w := startWired(t)
-	w.post(t, "create-checkout", oneTime)
-	code, logs := w.wait(t)
-	if code != 0 || !strings.Contains(logs, "the last traces could not be sent") || strings.Contains(logs, "hidden") {
-		t.Errorf("exit code = %d, %s; want 0, a warning, and no key", code, logs)
+	refuses := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer refuses.Close()
+	for _, test := range []struct{ url, want string }{
+		{gone.URL, "the last traces could not be sent"},
+		{refuses.URL, "traces are lost; said at most once a minute"},
+	} {
+		t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", test.url+"/?api_key=hidden")
+		t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+		w := startWired(t)
+		for range 3 {
+			if got := w.post(t, "create-checkout", oneTime); got != "200" {
+				t.Errorf("create-checkout = %s; want 200", got)
+			}
+		}
+		code, logs := w.wait(t)
+		if code != 0 || strings.Count(logs, test.want) != 1 || strings.Contains(logs, "hidden") {
+			t.Errorf("exit code = %d, %s; want 0, %q once, and no key", code, logs, test.want)
+		}
 	}
 }
