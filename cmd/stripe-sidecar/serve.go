@@ -33,15 +33,6 @@ const (
 	// requests while /readyz already says no, so that a load balancer that has
 	// not noticed yet loses none.
 	stopDelay = time.Second
-	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
-	// account, so the last of as many would have waited for 20 seconds already.
-	maxInFlight = 2000
-	// maxConnections bounds what callers can hold open without asking anything; the
-	// next one waits to be accepted.
-	maxConnections = 10_000
-	// maxEvents bounds what anybody can have the webhook read before a signature
-	// is looked at, 1 MiB each. Stripe sends again what is refused.
-	maxEvents = 64
 )
 
 // serve runs the service until ctx ends and the requests in flight are done.
@@ -64,6 +55,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	bill := billing.New(billingConfig(c, network), customers.New(customersConfig(c, network)))
 	var ready atomic.Bool
+	most := boundsFor(memoryLimit())
 	handler, probes := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
@@ -76,8 +68,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
-		MaxInFlight:     maxInFlight,
-		MaxEvents:       maxEvents,
+		MaxInFlight:     most.requests,
+		MaxEvents:       most.events,
 		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
 		Answered:        tracing.answered,
@@ -86,7 +78,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	})
 
 	server := &http.Server{
-		Handler:                      tracing.handler(handler),
+		Handler:                      leaving(&ready, tracing.handler(handler)),
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
@@ -128,7 +120,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 
 	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
-	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
+	go func() { served <- server.Serve(netutil.LimitListener(fair, most.connections)) }()
 	select {
 	case err := <-served:
 		return err
@@ -136,7 +128,6 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	ready.Store(false)
 	logger.Info("stopping")
-	server.SetKeepAlivesEnabled(false) // callers with open connections look for another replica
 	time.Sleep(min(stopDelay, c.ShutdownTimeout))
 	// Not from ctx, which has ended: requests outlive the signal.
 	stopCtx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
@@ -150,6 +141,18 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// leaving has callers with open connections look for another replica while the
+// service stops. Connections are not closed before they are answered, or idle at the
+// end: a proxy may be sending a request on one that it takes for open.
+func leaving(ready *atomic.Bool, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ready.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listen opens a port, which is that of a variable.

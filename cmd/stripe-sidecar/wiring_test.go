@@ -284,8 +284,11 @@ func TestWiring(t *testing.T) {
 		"USER_DELETED": {value: "delete", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.supabase.DeleteUser(w.userID)
-			until(t, func() string { return strconv.FormatBool(metric(t, w.url, "stripe_sidecar_customers_left") != "") }, "true")
-			return strconv.FormatBool(w.stripe.Customers()[0].Deleted)
+			deleted := func() bool { return w.stripe.Customers()[0].Deleted }
+			until(t, func() string {
+				return strconv.FormatBool(deleted() || metric(t, w.url, "stripe_sidecar_customers_left") == "1")
+			}, "true")
+			return strconv.FormatBool(deleted())
 		}, without: "false", with: "true"},
 
 		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
