@@ -173,11 +173,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	go func() { failed <- service.failure() }()
 	defer serveOn(site, newSite(service.Addr, supabaseAt.url, panel), failed).Close()
 
-	for _, l := range []*listener{site, supabaseAt, stripeAt} {
-		if l.instead != "" {
-			fmt.Fprintf(stdout, "Another program listens on %s: here it is %s in its place.\n", l.instead, l.Addr())
-		}
-	}
+	fmt.Fprint(stdout, site.replaced("the shop"), supabaseAt.replaced("Supabase"), stripeAt.replaced("Stripe"))
 	greet(stdout, site.url, supabase.Sign(map[string]any{
 		"sub": demo.ID, "email": demo.Email, "aud": "authenticated", "role": "authenticated",
 		"exp": time.Now().AddDate(1, 0, 0).Unix(), // longer than any sandbox runs
@@ -246,4 +242,12 @@ func listen(name, asked, usual string) (*listener, error) {
 		url = strings.Replace(url, "127.0.0.1:", "localhost:", 1) // as people type it
 	}
 	return &listener{l, url, instead}, nil
+}
+
+// replaced says so if the address is not the usual one because that was taken.
+func (l *listener) replaced(what string) string {
+	if l.instead == "" {
+		return ""
+	}
+	return fmt.Sprintf("Another program listens on %s: %s is on port %d instead.\n", l.instead, what, l.Addr().(*net.TCPAddr).Port)
 }
