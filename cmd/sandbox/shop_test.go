@@ -23,7 +23,7 @@ func TestShop(t *testing.T) {
 
 	// The picture for the README: SCREENSHOTS=. go test ./cmd/sandbox -run 'TestShop/^shop$'
 	t.Run("shop", func(t *testing.T) {
-		w := b.tab(t, chromedp.EmulateViewport(1120, 760))
+		w := b.tab(t, chromedp.EmulateViewport(1100, 720))
 		w.do(chromedp.Click(css(`#demo`)), chromedp.WaitVisible(css(`#sign-out`)))
 		w.buy("price_lifetime")
 		w.pay("4242 4242 4242 4242")
