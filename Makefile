@@ -3,6 +3,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM = gotest.tools/gotestsum@v1.13.0
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
@@ -18,15 +19,11 @@ doctor: build ## check the set-up of make serve
 	@exec bin/stripe-sidecar $(if $(wildcard .env),-env-file .env) doctor
 
 test: lint ## everything that must hold; under CI=true a skipped test fails
-ifeq ($(CI),true)
-	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	go test -race -v ./... >"$$log" 2>&1; status=$$?; \
-	grep -avE '^ *(=== |--- PASS|--- BENCH|PASS$$)' "$$log"; \
-	if grep -aqE '^ *--- SKIP' "$$log"; then echo 'a test was skipped, which is a failure here'; exit 1; fi; \
-	exit $$status
-else
-	go test $(RACE) ./...
-endif
+	@events=$$(mktemp); trap 'rm -f "$$events"' EXIT; \
+	go run $(GOTESTSUM) --format pkgname --format-hide-empty-pkg --jsonfile "$$events" -- $(RACE) ./... || exit 1; \
+	if [ "$(CI)" = true ] && grep -q '"Action":"skip".*"Test":' "$$events"; then \
+	  echo 'a test was skipped, which is a failure here'; exit 1; \
+	fi
 
 lint: ## formatting, vet, staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
@@ -56,7 +53,7 @@ fuzz: ## each fuzz target for a minute
 	done
 
 chaos: ## three replicas behind nginx, one killed and started again under load
-	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./api
+	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./cmd/stripe-sidecar
 
 licences: build ## the modules in the binary and their licences
 	@go version -m bin/stripe-sidecar | awk '$$1 == "dep" {print $$2 "@" $$3}' | while read -r module; do \

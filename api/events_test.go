@@ -4,20 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/upstream"
@@ -26,8 +19,7 @@ import (
 // shop is a site with the service's tables in a real database.
 type shop struct {
 	*site
-	db  *database
-	env []string // of the replicas
+	db *database
 }
 
 func startShop(t *testing.T) *shop {
@@ -327,183 +319,6 @@ func TestNever200BeforeStored(t *testing.T) {
 	}
 }
 
-// built is the path of the service, which is built once.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "stripe-sidecar")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "stripe-sidecar")
-	out, err := exec.Command("go", "build", "-o", path, "../cmd/stripe-sidecar").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, err
-})
-
-func startProgram(t *testing.T, env ...string) (url string, process *child.Process) {
-	t.Helper()
-	path, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), path)
-	cmd.Env = append(os.Environ(), env...)
-	process, err = child.Start(cmd, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { process.Wait() }) // the end of the context has killed it
-	return "http://" + process.Addr, process
-}
-
-// replicas starts processes of the program with one Stripe and one database.
-func replicas(t *testing.T, n int) (s *shop, urls []string, processes []*child.Process) {
-	t.Helper()
-	s = startShop(t)
-	serve := func(h http.Handler) string {
-		server := httptest.NewServer(h)
-		t.Cleanup(server.Close)
-		return server.URL
-	}
-	s.env = []string{"HOST=127.0.0.1", "PORT=0", "STRIPE_SECRET_KEY=" + secretKey, "STRIPE_WEBHOOK_SECRET=" + whsec,
-		"SUPABASE_ANON_KEY=" + fakesupabase.AnonKey, "SUPABASE_SERVICE_ROLE_KEY=" + fakesupabase.ServiceRoleKey,
-		"STRIPE_API_BASE=" + serve(s.stripe), "SUPABASE_URL=" + serve(s.supabase)}
-	for range n {
-		url, process := startProgram(t, s.env...)
-		urls, processes = append(urls, url), append(processes, process)
-	}
-	return s, urls, processes
-}
-
-func deliverTo(url string, payload []byte) (int, error) {
-	r, err := http.NewRequest("POST", url+"/api/stripe/webhook", strings.NewReader(string(payload)))
-	if err != nil {
-		return 0, err
-	}
-	r.Header.Set("Stripe-Signature", fakestripe.Sign(whsec, payload, time.Now()))
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, err
-}
-
-// live has a subscription begin, be paid, upgraded, cancelled at the period's
-// end, resumed, not paid and ended; after is called after each step.
-func (s *shop) live(customerID string, after func()) {
-	id := s.stripe.AddSubscription(customerID, "price_pro_monthly", "active")
-	after()
-	for _, step := range []func(){
-		func() { s.stripe.ChangePrice(id, "price_basic_monthly") },
-		func() { s.stripe.CancelAtPeriodEnd(id) },
-		func() { s.stripe.Resume(id) },
-		func() { s.stripe.FailPayment(id) },
-		func() { s.stripe.CancelSubscription(id) },
-	} {
-		step()
-		after()
-	}
-}
-
-// lifeEvents returns the Events of each life: created, paid, upgraded, cancelled
-// at the period's end, resumed, payment failed, deleted.
-func (s *shop) lifeEvents() map[string][]fakestripe.Event {
-	s.tb.Helper()
-	lives := map[string][]fakestripe.Event{}
-	for _, e := range s.stripe.Events() {
-		var payload struct {
-			Data struct {
-				Object struct{ Object, ID, Subscription string }
-			}
-		}
-		if err := json.Unmarshal(e.Payload, &payload); err != nil {
-			s.tb.Fatalf("event %s = %v; want JSON", e.Payload, err)
-		}
-		o := payload.Data.Object
-		id := o.Subscription
-		if o.Object == "subscription" {
-			id = o.ID
-		}
-		want := []string{"customer.subscription.created", "invoice.paid", "customer.subscription.updated", "customer.subscription.updated",
-			"customer.subscription.updated", "invoice.payment_failed", "customer.subscription.deleted"}
-		if n := len(lives[id]); n < len(want) && e.Type == want[n] {
-			lives[id] = append(lives[id], e)
-		}
-	}
-	for id, events := range lives {
-		if len(events) != 7 {
-			s.tb.Fatalf("events of %s = %d; want 7", id, len(events))
-		}
-	}
-	return lives
-}
-
-// checkRows compares every subscription's row with Stripe.
-func (s *shop) checkRows(userID string) {
-	s.tb.Helper()
-	subscriptions := s.stripe.Subscriptions()
-	for _, u := range subscriptions {
-		if got, want := s.subscription(u.ID), subscriptionState(u, userID); got != want {
-			s.tb.Errorf("row of %s = %s; want %s", u.ID, got, want)
-		}
-	}
-	if got, want := s.db.Text("select count(*) from subscriptions"), fmt.Sprint(len(subscriptions)); got != want {
-		s.tb.Errorf("rows = %s; want %s", got, want)
-	}
-}
-
-// TestEventsAnyOrder delivers the seven Events of a subscription's life in
-// random permutations, with repetitions, to three processes at once.
-// TestWritesAnyOrder goes through all permutations in the database, where the
-// order is decided.
-func TestEventsAnyOrder(t *testing.T) {
-	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	orders := permutations([]int{0, 1, 2, 3, 4, 5, 6})
-	random.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
-	orders = orders[:200]
-	s, urls, _ := replicas(t, 3)
-	u, _, customerID := s.customer("ada@example.com")
-
-	type delivery struct {
-		url     string
-		payload []byte
-	}
-	work := make(chan []delivery)
-	var workers sync.WaitGroup
-	for range 16 {
-		workers.Go(func() {
-			for deliveries := range work {
-				for _, d := range deliveries {
-					if status, err := deliverTo(d.url, d.payload); status != 200 || err != nil {
-						t.Errorf("webhook = %d, %v; want 200", status, err)
-					}
-				}
-			}
-		})
-	}
-	for range orders {
-		s.live(customerID, func() {})
-	}
-	for _, events := range s.lifeEvents() {
-		order := append(orders[0], random.IntN(7)) // one of them again
-		orders = orders[1:]
-		var deliveries []delivery
-		for _, n := range order {
-			deliveries = append(deliveries, delivery{urls[random.IntN(len(urls))], events[n].Payload})
-		}
-		work <- deliveries
-	}
-	close(work)
-	workers.Wait()
-	s.checkRows(u.ID)
-}
-
 // TestWritesAnyOrder writes what was fetched for each of the seven Events, the
 // one with the highest ticket having seen the end, in every permutation.
 func TestWritesAnyOrder(t *testing.T) {
@@ -528,75 +343,6 @@ func TestWritesAnyOrder(t *testing.T) {
 		}
 		db.Must("truncate subscriptions")
 	}
-}
-
-// TestEventsWhileItChanges delivers Events, some more than once, while the
-// subscriptions go on changing, so that fetches overtake each other.
-func TestEventsWhileItChanges(t *testing.T) {
-	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	s, urls, _ := replicas(t, 3)
-	u, _, customerID := s.customer("ada@example.com")
-	var wg sync.WaitGroup
-	free := make(chan struct{}, 64) // as many as the database has connections for
-	next := len(s.stripe.Events())
-	for range 60 {
-		s.live(customerID, func() {
-			events := s.stripe.Events()
-			for _, e := range events[next:] {
-				for range 1 + random.IntN(3) {
-					url := urls[random.IntN(len(urls))]
-					free <- struct{}{}
-					wg.Go(func() {
-						defer func() { <-free }()
-						if status, err := deliverTo(url, e.Payload); status != 200 || err != nil {
-							t.Errorf("webhook = %d, %v; want 200", status, err)
-						}
-					})
-				}
-			}
-			next = len(events)
-		})
-	}
-	wg.Wait()
-	s.checkRows(u.ID)
-}
-
-// TestKilledBeforeTheWrite kills a process that has fetched and not yet
-// written; the Event comes again, to another one.
-func TestKilledBeforeTheWrite(t *testing.T) {
-	t.Parallel()
-	s, urls, processes := replicas(t, 2)
-	u, _, customerID := s.customer("ada@example.com")
-	s.live(customerID, func() {})
-	var created []byte
-	for _, e := range s.stripe.Events() {
-		if e.Type == "customer.subscription.created" {
-			created = e.Payload
-		}
-	}
-	var killed atomic.Bool
-	s.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if strings.HasSuffix(r.URL.Path, "/stripe_write_subscription") && killed.CompareAndSwap(false, true) {
-			if err := processes[0].Kill(); err != nil {
-				t.Errorf("kill = %v; want no error", err)
-			}
-			panic(http.ErrAbortHandler)
-		}
-		return s.db.ServeFunctions(w, r)
-	})
-	if status, err := deliverTo(urls[0], created); err == nil {
-		t.Errorf("webhook of the killed process = %d; want no answer", status)
-	}
-	if got := s.db.Text("select count(*) from subscriptions"); !killed.Load() || got != "0" {
-		t.Errorf("rows after the kill (%t) = %s; want 0", killed.Load(), got)
-	}
-	if status, err := deliverTo(urls[1], created); status != 200 || err != nil {
-		t.Errorf("webhook again = %d, %v; want 200", status, err)
-	}
-	s.checkRows(u.ID)
 }
 
 // TestMeteredPrice: what is billed by usage is sold and recorded without a quantity.

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"go.uber.org/goleak"
 
 	"8space.app/stripe-sidecar/internal/upstream"
 )
@@ -221,7 +220,7 @@ var upsets = []upset{
 // answered in time, as decided, without a word of the upstream's, and the next
 // one does not suffer.
 func TestFaults(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	t.Parallel()
 	serve := func(h http.HandlerFunc) *httptest.Server {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // else the server does not see the caller go

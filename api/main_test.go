@@ -2,13 +2,14 @@ package api_test
 
 import (
 	"flag"
-	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
-// Most of the time of these tests is waiting, so more run at once than there are
-// processors.
+// TestMain has more tests run at once than there are processors, since most of
+// their time is waiting, and looks for goroutines that outlive them all.
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "6")
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }

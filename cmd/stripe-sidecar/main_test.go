@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -456,9 +458,12 @@ type service struct {
 	logs          *bytes.Buffer
 }
 
-// startService runs the program and waits until it listens.
+// startService runs the program and waits until it listens. Unless the test says
+// otherwise it does not linger when it stops.
 func startService(t *testing.T, env map[string]string) *service {
 	t.Helper()
+	env = maps.Clone(env)
+	env["SHUTDOWN_TIMEOUT"] = cmp.Or(env["SHUTDOWN_TIMEOUT"], "20ms")
 	setenv(t, env)
 	ctx, stop := context.WithCancel(context.Background())
 	s := &service{stop: stop, done: make(chan int, 1), read: make(chan struct{}), logs: &bytes.Buffer{}}
@@ -511,7 +516,7 @@ func TestStop(t *testing.T) {
 	})
 	stripeServer := httptest.NewServer(stripe)
 	defer stripeServer.Close()
-	s := startService(t, valid("STRIPE_API_BASE", stripeServer.URL))
+	s := startService(t, valid("STRIPE_API_BASE", stripeServer.URL, "SHUTDOWN_TIMEOUT", "20s"))
 
 	answer := make(chan string, 1)
 	go func() {

@@ -420,7 +420,7 @@ func startWired(t *testing.T, variables ...string) *wired {
 	w.token = session.AccessToken
 	w.cookie = "base64-" + base64.RawURLEncoding.EncodeToString(session.JSON)
 
-	env := valid("STRIPE_API_BASE", serve(w.stripe.ServeHTTP), "SUPABASE_URL", serve(w.supabase.ServeHTTP), "SHUTDOWN_TIMEOUT", "20ms")
+	env := valid("STRIPE_API_BASE", serve(w.stripe.ServeHTTP), "SUPABASE_URL", serve(w.supabase.ServeHTTP))
 	for i := 0; i < len(variables); i += 2 {
 		env[variables[i]] = strings.ReplaceAll(variables[i+1], "elsewhere", elsewhere)
 	}

@@ -1,10 +1,11 @@
 //go:build chaos
 
-package api_test
+package main
 
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -33,8 +34,8 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal("install nginx (Debian: nginx-light) to run this test")
 	}
-	s, urls, processes := replicas(t, 3)
-	front := startNginx(t, program, urls)
+	s := openShop(t, 3)
+	front := startNginx(t, program, s.urls)
 
 	// Each user makes the first checkout, and another one, and buys a
 	// subscription, of which the Events go through nginx too.
@@ -77,18 +78,19 @@ func TestChaos(t *testing.T) {
 				}
 				switch i {
 				case users / 3:
-					if err := processes[1].Kill(); err != nil {
+					if err := s.processes[1].Kill(); err != nil {
 						t.Errorf("kill = %v; want no error", err)
 					}
 					killed.Store(1)
 				case users * 2 / 3:
-					port := urls[1][strings.LastIndex(urls[1], ":")+1:]
-					startProgram(t, append(s.env, "PORT="+port)...)
+					again := maps.Clone(s.env)
+					again["PORT"] = s.urls[1][strings.LastIndex(s.urls[1], ":")+1:]
+					startProcess(t, again)
 					restarted.Store(1)
 				}
 				u := accounts[i]
-				checkout(buyOnce, u)
-				if checkout(buyPro, u) {
+				checkout(oneTime, u)
+				if checkout(recurring, u) {
 					bought.Add(1)
 				}
 			}
@@ -105,7 +107,7 @@ func TestChaos(t *testing.T) {
 			senders.Go(func() {
 				for e := range events {
 					for attempt := 0; attempt < 1000; attempt++ {
-						if status, err := deliverTo(front, e.Payload); err == nil && status == 200 {
+						if status, err := deliver(front, e.Payload); err == nil && status == 200 {
 							delivered.Add(1)
 							break
 						}
