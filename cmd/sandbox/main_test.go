@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if built, err = os.MkdirTemp("", "sandbox"); err != nil {
 		panic(err)
 	}
+	_ = os.Setenv("SHUTDOWN_TIMEOUT", "500ms") // the services do not linger when they stop
 	code := m.Run()
 	closeChromium()
 	_ = os.RemoveAll(built)
@@ -134,6 +135,7 @@ func (l *lockedBuffer) String() string {
 
 // TestGreeting pastes what the sandbox prints.
 func TestGreeting(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	pasted := 0
 	for line := range strings.Lines(s.printed) {
@@ -214,6 +216,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ args, stdout string }{
 		{"-h", usage},
 		{"--help", usage},
@@ -269,6 +272,7 @@ func dying(t *testing.T) string {
 
 // TestServiceDies: the sandbox ends with its service.
 func TestServiceDies(t *testing.T) {
+	t.Parallel()
 	stderr := &lockedBuffer{}
 	code := run(t.Context(), []string{"-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", dying(t)}, io.Discard, stderr)
 	if want := "dying\nsandbox: the service has ended: exit status 4\n"; code != 1 || stderr.String() != want {
@@ -279,6 +283,7 @@ func TestServiceDies(t *testing.T) {
 // TestCtrlC: a terminal sends the signal to all processes of its group, and the
 // service stops in its own time all the same.
 func TestCtrlC(t *testing.T) {
+	t.Parallel()
 	service, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +315,7 @@ func TestCtrlC(t *testing.T) {
 
 // TestProductionHasNoSandbox: what is built to play is not in what is deployed.
 func TestProductionHasNoSandbox(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", "../stripe-sidecar").Output()
 	if err != nil {
 		t.Fatal(err)

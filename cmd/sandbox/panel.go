@@ -252,13 +252,14 @@ func (p *panel) tables() []shownTable {
 func sent(to string, c sandbox.Call) []field {
 	fields := []field{}
 	add := func(name string, value any) {
-		text := shown(fmt.Sprint(value))
-		if secretName.MatchString(name) {
-			text = "(not shown)"
+		if len(fields) == maxFields {
+			return
 		}
-		if len(fields) < maxFields {
-			fields = append(fields, field{shown(name), text})
+		text := "(not shown)"
+		if !secretName.MatchString(name) {
+			text = shown(fmt.Sprint(value))
 		}
+		fields = append(fields, field{shown(name), text})
 	}
 	addAll := func(values url.Values) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -346,6 +347,7 @@ var (
 
 // shown is a text without secrets, and not long.
 func shown(text string) string {
+	text = text[:min(len(text), 10*maxText)] // looked at is no more than what can be shown
 	text = secretText.ReplaceAllStringFunc(text, func(secret string) string { return secret[:min(len(secret), 14)] + "…" })
 	if letters := []rune(text); len(letters) > maxText {
 		text = string(letters[:maxText]) + "…"

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
@@ -26,7 +28,9 @@ type told struct {
 // follow reads the stream until enough.
 func follow(t *testing.T, site string, enough func(*told) bool) *told {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", site+"/sandbox/events", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", site+"/sandbox/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +41,10 @@ func follow(t *testing.T, site string, enough func(*told) bool) *told {
 	defer resp.Body.Close()
 	told := &told{entries: map[int]*entry{}}
 	kind := ""
-	for lines := bufio.NewScanner(resp.Body); !enough(told) && lines.Scan(); {
+	for lines := bufio.NewScanner(resp.Body); !enough(told); {
+		if !lines.Scan() {
+			t.Fatalf("panel = %s, %v; want more", &told.raw, lines.Err())
+		}
 		told.raw.WriteString(lines.Text() + "\n")
 		name, value, _ := strings.Cut(lines.Text(), ": ")
 		switch {
@@ -93,6 +100,7 @@ func (told *told) find(path string) shot {
 
 // TestPanel buys as a signed-in user and reads what the panel tells of it.
 func TestPanel(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	send := func(url, body string, headers ...string) (answer struct {
 		URL, Error  string
@@ -180,6 +188,7 @@ func TestPanel(t *testing.T) {
 
 // TestPanelBounds: a sandbox may run for weeks.
 func TestPanelBounds(t *testing.T) {
+	t.Parallel()
 	p := newPanel(func(string) []map[string]any {
 		rows := make([]map[string]any, 1000)
 		for i := range rows {
@@ -192,18 +201,18 @@ func TestPanelBounds(t *testing.T) {
 		h[name] = p.watch(name, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if name == "service" {
 				for range maxInside + 5 {
-					inside := httptest.NewRequest("POST", "/v1/customers", strings.NewReader(strings.Repeat(`{"a":`, 50)+"1"+strings.Repeat("}", 50)))
+					inside := httptest.NewRequest("POST", "/v1/customers", strings.NewReader(strings.Repeat(`{"a":`, 9)+"1"+strings.Repeat("}", 9)))
 					inside.Header.Set("Traceparent", r.Header.Get("Traceparent"))
 					h["Stripe"].ServeHTTP(httptest.NewRecorder(), inside)
 				}
 			}
-			fmt.Fprintf(w, `{"error":%q}`, strings.Repeat("é ", 10000))
+			fmt.Fprintf(w, `{"error":%q}`, strings.Repeat("é ", 1000))
 		}))
 	}
 	for i := range maxEntries + 10 {
 		body := map[string]any{"number": i}
 		for j := range 100 {
-			body[fmt.Sprint("field", j)] = strings.Repeat("x ", 1000)
+			body[fmt.Sprint("field", j)] = strings.Repeat("x ", 100)
 		}
 		h["service"].ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/api/stripe/create-checkout", bytes.NewReader(mustJSON(body))))
 	}
