@@ -179,7 +179,7 @@ func (w *tab) is(what, script, want string) {
 
 func (w *tab) signIn(email, password, button string) {
 	w.t.Helper()
-	w.do(chromedp.SendKeys(css(`#email`), email), chromedp.SendKeys(css(`#password`), password),
+	w.do(chromedp.SetValue(css(`#email`), email), chromedp.SetValue(css(`#password`), password),
 		chromedp.Click(xpath(fmt.Sprintf(`//button[.=%q]`, button))), chromedp.WaitVisible(css(`#sign-out`)))
 	w.is("who", `document.querySelector('#who').textContent`, email)
 }

@@ -23,11 +23,13 @@ import (
 var built string
 
 func TestMain(m *testing.M) {
+	if os.Getenv("BE_THE_SANDBOX") != "" { // for TestCtrlC, in place of another build
+		main()
+	}
 	var err error
 	if built, err = os.MkdirTemp("", "sandbox"); err != nil {
 		panic(err)
 	}
-	_ = os.Setenv("SHUTDOWN_TIMEOUT", "500ms") // the services do not linger when they stop
 	code := m.Run()
 	closeChromium()
 	_ = os.RemoveAll(built)
@@ -288,11 +290,12 @@ func TestCtrlC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), "sandbox")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build = %v\n%s", err, out)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", service)
+	cmd := exec.CommandContext(t.Context(), self, "-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", service)
+	cmd.Env = append(os.Environ(), "BE_THE_SANDBOX=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
