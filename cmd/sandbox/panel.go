@@ -25,7 +25,7 @@ const (
 	maxInside  = 40  // calls of one request
 	maxFields  = 30  // of one call
 	maxText    = 160 // letters of one field
-	maxRows    = 8   // of one table
+	maxRows    = 3   // of one table
 )
 
 // panel is what the page shows of what happens: each request to the service with
