@@ -32,8 +32,7 @@ lint: ## formatting, vet, staticcheck
 
 build: ## bin/stripe-sidecar, bin/sandbox and bin/bench, static
 	@command -v go >/dev/null || { echo "This needs Go $$(sed -n 's/^go //p' go.mod) or later: https://go.dev/dl/"; exit 1; }
-	@[ -x bin/stripe-sidecar ] && [ -x bin/sandbox ] && [ -x bin/bench ] || \
-	  echo "Downloading what is missing of Go's modules and building into bin/: minutes the first time, seconds after that ..."
+	@[ -x bin/sandbox ] || echo "Downloading Go modules and building into bin/ (about a minute the first time) ..."
 	@CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
 
 image: ## the container image stripe-sidecar

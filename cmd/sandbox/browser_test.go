@@ -266,6 +266,7 @@ func TestBrowser(t *testing.T) {
 		w.buy("price_lifetime")
 		w.do(chromedp.Evaluate[chromedp.Void](`setTimeout(() => history.back())`))
 		w.becomes(`!!window.kept && !document.querySelector('[aria-busy]')`)
+		w.tells("POST /api/stripe/create-checkout") // its panel listens again
 	})
 
 	t.Run("declined card", func(t *testing.T) {

@@ -32,7 +32,6 @@ const (
 // the calls that it made for it, and the rows as they stand. It tells which call
 // belongs to which request by their trace, which the service passes on.
 type panel struct {
-	run  string // tells a page that the sandbox was restarted
 	rows func(table string) []map[string]any
 
 	mu      sync.Mutex
@@ -69,7 +68,7 @@ type field struct {
 }
 
 func newPanel(rows func(table string) []map[string]any) *panel {
-	return &panel{run: rand.Text(), rows: rows, changed: make(chan struct{})}
+	return &panel{rows: rows, changed: make(chan struct{})}
 }
 
 // watch has the panel show the requests that next answers, under this name.
@@ -186,13 +185,13 @@ func (p *panel) since(version int) (newer [][]byte, now int, changed <-chan stru
 }
 
 // stream sends all that is kept and then what changes, as server-sent events:
-// start with the sandbox's run, entry, which replaces the one with its id, and
-// rows.
+// start, upon which a page forgets what it knows, entry, which replaces the one
+// with its id, and rows.
 func (p *panel) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	var rows []byte
-	fmt.Fprintf(w, "retry: 1000\nevent: start\ndata: %q\n\n", p.run)
+	fmt.Fprint(w, "retry: 1000\nevent: start\ndata:\n\n")
 	for version := 0; ; {
 		newer, now, changed := p.since(version)
 		for _, e := range newer {

@@ -135,13 +135,14 @@ func TestShop(t *testing.T) {
 		defer server.CloseClientConnections()
 		w := b.tab(t)
 		w.do(chromedp.Navigate(server.URL), chromedp.WaitVisible(css(`#demo`)))
-		w.becomes(`document.querySelector('#rows').textContent.includes('customers')`)
+		w.tells("GET /api/stripe/prices")
 
 		w.do(chromedp.Evaluate[chromedp.Void](stale))
 		restart()
 		server.CloseClientConnections()
 		w.sees(said)
 		w.is("cookies", `document.cookie`, "")
+		w.is("requests before the restart", `document.querySelector('#log').textContent`, "")
 
 		w.do(chromedp.Evaluate[chromedp.Void](stale), chromedp.Reload())
 		w.sees(said)

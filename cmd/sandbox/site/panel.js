@@ -71,11 +71,7 @@ function say(text) {
   $('panel-state').textContent = text
 }
 
-let run
-
-function start(event) {
-  if (run && run !== event.data) document.dispatchEvent(new Event('sandbox-restarted'))
-  run = event.data
+function start() {
   shown.clear()
   $('log').replaceChildren()
   say('Nothing yet: sign in, or buy something.')
@@ -83,21 +79,18 @@ function start(event) {
 
 let source
 
+// A browser has few connections to one site, which hidden pages leave to others,
+// and a page that is listening may not be kept for the browser's Back.
 function listen() {
-  source ??= new EventSource('/sandbox/events')
+  source?.close()
+  source = null
+  if (document.hidden) return
+  source = new EventSource('/sandbox/events')
   source.onerror = () => say('The sandbox does not answer. Was it stopped?')
   source.addEventListener('start', start)
   source.addEventListener('entry', showEntry)
   source.addEventListener('rows', showRows)
 }
 
-// A browser has few connections to one site, which hidden pages leave to others,
-// and one that is listening is not kept for the browser's Back.
-function pause() {
-  source?.close()
-  source = null
-}
-
-addEventListener('pageshow', listen)
-addEventListener('pagehide', pause)
-document.addEventListener('visibilitychange', () => document.hidden ? pause() : listen())
+document.addEventListener('visibilitychange', listen)
+listen()

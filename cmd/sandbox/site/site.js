@@ -78,7 +78,7 @@ function show() {
 }
 
 // Asked again whenever a row has changed, for the webhook may be slower than the
-// buyer; the last to ask is the one that shows.
+// buyer, and when the sandbox was restarted. The last to ask is the one that shows.
 let asked = 0
 
 async function showBought() {
@@ -169,4 +169,4 @@ if (query.has('back')) say('You turned back, and nothing was bought.')
 show()
 if (query.has('bought')) sync().then(showBought, () => {}) // a guest has none
 addEventListener('pageshow', event => { if (event.persisted) show() })
-for (const change of ['sandbox-rows', 'sandbox-restarted']) document.addEventListener(change, showBought)
+document.addEventListener('sandbox-rows', showBought)
