@@ -76,9 +76,10 @@ Each of these answers with a page to open, to buy as a guest and as that user:
 The prices are price_basic_monthly, price_pro_monthly and price_lifetime.
 
 For a site of your own, start this with SITE_ORIGINS=http://localhost:3000 (its
-address), proxy the site's /api/stripe/ to %s, and set for it the first two
-of these. All of them, and another PORT, are for a stripe-sidecar of your own in
-place of the one that runs here, to which Events go all the same:
+address), have the site send /api/stripe/ to %s,
+and give it the first two of these variables. All of them, and another PORT, are
+for a stripe-sidecar of your own beside the one that runs here, to which Events
+go all the same:
 
   %s
 
