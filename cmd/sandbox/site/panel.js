@@ -42,18 +42,16 @@ function entry(call, opened) {
     element('ul', '', ...call.made.map((made, i) => element('li', '', line(made, `→ ${made.to}`, opened.has(i + 1))))))
 }
 
-const shown = new Map() // id to element
-
 function showEntry(event) {
   const call = JSON.parse(event.data)
-  const before = shown.get(call.id)
+  const before = $(`entry-${call.id}`)
   // What is being read stays open, and keeps the focus.
   const parts = before ? [...before.querySelectorAll('details')] : []
   const made = entry(call, new Set(parts.flatMap((part, i) => part.open ? [i] : [])))
   const focused = parts.findIndex(part => part.contains(document.activeElement))
   before ? before.replaceWith(made) : $('log').prepend(made)
   if (focused >= 0) made.querySelectorAll('summary')[focused].focus({ preventScroll: true })
-  shown.set(call.id, made)
+  made.id = `entry-${call.id}`
   while ($('log').children.length > 60) $('log').lastChild.remove()
   say('')
 }
@@ -72,7 +70,6 @@ function say(text) {
 }
 
 function start() {
-  shown.clear()
   $('log').replaceChildren()
   say('Nothing yet: sign in, or buy something.')
 }
