@@ -84,10 +84,12 @@ func (told *told) lines() string {
 	return strings.Join(all, "\n")
 }
 
+// find returns the oldest POST to a path.
 func (told *told) find(path string) shot {
-	for _, e := range told.entries {
+	for _, id := range slices.Sorted(maps.Keys(told.entries)) {
+		e := told.entries[id]
 		for _, s := range append([]*shot{&e.shot}, e.Made...) {
-			if strings.HasSuffix(s.Path, path) {
+			if s.Method == "POST" && s.Path == path {
 				return *s
 			}
 		}
