@@ -63,7 +63,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 	s := settings{
 		transport: transport,
 		stripe:    fakestripe.Options{SecretKey: secretKey},
-		auth:      auth.Config{CookieName: cookieName, Timeout: 10 * time.Second},
+		auth:      auth.Config{CookieName: cookieName, Timeout: time.Minute},
 		customers: customers.Config{Table: "customers", UserColumn: "id", CustomerColumn: "stripe_customer_id",
 			Subscriptions: "subscriptions", Purchases: "purchases",
 			ServiceRoleKey: upstream.NewSecret(fakesupabase.ServiceRoleKey)},
@@ -71,7 +71,7 @@ func start(tb testing.TB, changes ...func(*settings)) *site {
 		api: api.Config{
 			Logger:          logger,
 			TrustedProxies:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-			UpstreamTimeout: 10 * time.Second,
+			UpstreamTimeout: time.Minute, // room for a busy machine: tests of the deadline set their own
 			MaxInFlight:     1000,
 			MaxEvents:       1000,
 			Registry:        prometheus.NewRegistry(),

@@ -7,13 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
@@ -140,23 +137,5 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("doctor --json = %d, %s, %v; want %d and the same findings", jsonCode, &asJSON, err, want)
 			}
 		})
-	}
-}
-
-// TestReadmeEvents: the README lists the Events that the doctor asks for.
-func TestReadmeEvents(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, list, _ := strings.Cut(string(readme), "with the events\n\n")
-	list, _, _ = strings.Cut(list, "\n\n")
-	if got, want := strings.Fields(list), billing.HandledEvents(); !slices.Equal(got, want) {
-		t.Errorf("README.md lists the events %q; want %q", got, want)
-	}
-	for _, field := range variables() {
-		if name := field.Tag.Get("envconfig"); !strings.Contains(string(readme), "`"+name+"`") {
-			t.Errorf("README.md lacks the variable %s; want it in the table", name)
-		}
 	}
 }

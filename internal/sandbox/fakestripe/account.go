@@ -6,9 +6,10 @@
 //     dashboard or time does are methods of [Account].
 //   - Parameters are checked by Stripe's own published schema, and the rules for
 //     parameters that exclude or need each other only as far as this service can
-//     meet them. All prices are in US dollars; there are no taxes, coupons or
-//     proration. Lists go forward only. Checkout takes two card numbers and
-//     nothing else.
+//     meet them. All prices are in US dollars a month or once; there are no taxes,
+//     and one promotion code. Proration is the portal's, to the second. Lists go
+//     forward only. The pages take Stripe's best-known test cards and nothing
+//     else; a card that was refused leaves no Event.
 //   - Time brings nothing about but the end of Checkout Sessions: subscriptions
 //     renew, fail and end when they are told to. Events have no
 //     previous_attributes, every endpoint gets all of them, and a delivery is

@@ -36,11 +36,23 @@ type LineItem struct {
 type checkoutSession struct {
 	CheckoutSession
 	customerEmail, customerCreation      string
-	buyerEmail                           string // as the buyer gave it
+	buyer                                buyer
+	promotion                            string // the code that was applied
 	subscription, paymentIntent, invoice string
 	created, expires                     time.Time
 	request                              params
 }
+
+// buyer is who has paid, as given on the page.
+type buyer struct {
+	email, name, country string
+	card                 card
+}
+
+// promotions are the codes that Checkout takes, and what each takes off for good,
+// in percent.
+// https://docs.stripe.com/payments/checkout/discounts
+var promotions = map[string]int64{"SAVE20": 20}
 
 // PortalSession is a Billing Portal Session.
 // https://docs.stripe.com/api/customer_portal/sessions
@@ -254,26 +266,43 @@ func (c *checkoutSession) trialDays() int {
 	return days
 }
 
-// amount is what is to pay now for an item: a trial costs nothing.
-func (s *Account) amount(c *checkoutSession, item LineItem) int64 {
-	p := s.prices.byID[item.Price]
-	if p.interval != "" && c.trialDays() > 0 {
-		return 0
+// quantities are those that the buyer may choose from.
+type quantities struct{ Least, Most int64 }
+
+// adjustable returns the quantities of an item, nil if it has the one only.
+func (c *checkoutSession) adjustable(i int) *quantities {
+	given, _ := c.request.at("line_items").([]any)
+	item, _ := given[i].(map[string]any)
+	of, _ := item["adjustable_quantity"].(map[string]any)
+	if of["enabled"] != true {
+		return nil
 	}
-	return item.Quantity * p.unitAmount
+	least, _ := of["minimum"].(int)
+	most, _ := of["maximum"].(int)
+	return &quantities{int64(cmp.Or(least, 1)), int64(cmp.Or(most, 99))}
 }
 
-func (s *Account) total(c *checkoutSession) (total int64) {
-	for _, item := range c.LineItems {
-		total += s.amount(c, item)
+// amounts are what items cost and what a promotion code takes off that.
+func (s *Account) amounts(promotion string, items ...LineItem) (full, off int64) {
+	for _, item := range items {
+		amount := item.Quantity * s.prices.byID[item.Price].unitAmount
+		full, off = full+amount, off+amount*promotions[promotion]/100
 	}
-	return total
+	return full, off
+}
+
+// due is what is to pay now for items, and taken off: a trial costs nothing.
+func (s *Account) due(c *checkoutSession, items ...LineItem) (full, off int64) {
+	if c.trialDays() > 0 {
+		return 0, 0
+	}
+	return s.amounts(c.promotion, items...)
 }
 
 // email is the buyer's address as far as it is known.
 func (s *Account) email(c *checkoutSession) string {
-	if c.buyerEmail != "" {
-		return c.buyerEmail
+	if c.buyer.email != "" {
+		return c.buyer.email
 	}
 	if known := s.customers.byID[c.Customer]; known != nil {
 		return known.Email
@@ -290,17 +319,17 @@ func (s *Account) checkoutJSON(c *checkoutSession) object {
 	email := s.email(c)
 	var details any
 	if email != "" {
-		details = object{"email": email, "name": nil, "phone": nil, "address": nil, "tax_exempt": "none", "tax_ids": nil}
+		details = object{"email": email, "name": orNull(c.buyer.name), "phone": nil, "address": object{"country": orNull(c.buyer.country)}, "tax_exempt": "none", "tax_ids": nil}
 	}
-	amount := s.total(c)
+	full, off := s.due(c, c.LineItems...)
 	return object{
 		"id": c.ID, "object": "checkout.session", "livemode": false, "created": c.created.Unix(), "expires_at": c.expires.Unix(),
 		"mode": c.Mode, "status": c.Status, "payment_status": c.PaymentStatus, "url": orNull(pageURL), "ui_mode": "hosted",
 		"success_url": c.SuccessURL, "cancel_url": orNull(c.CancelURL),
 		"customer": orNull(c.Customer), "customer_email": orNull(c.customerEmail), "customer_creation": orNull(c.customerCreation),
 		"customer_details": details, "client_reference_id": orNull(c.ClientReferenceID), "metadata": c.Metadata,
-		"amount_subtotal": amount, "amount_total": amount, "currency": "usd",
-		"total_details": object{"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+		"amount_subtotal": full, "amount_total": full - off, "currency": "usd",
+		"total_details": object{"amount_discount": off, "amount_shipping": 0, "amount_tax": 0},
 		"subscription":  orNull(c.subscription), "payment_intent": orNull(c.paymentIntent), "invoice": orNull(c.invoice), "setup_intent": nil, "payment_link": nil,
 		"allow_promotion_codes": c.request.at("allow_promotion_codes"),
 		"automatic_tax":         object{"enabled": c.request.on("automatic_tax", "enabled"), "status": nil},
@@ -313,10 +342,10 @@ func (s *Account) lineItems(c *checkoutSession) object {
 	data := []object{}
 	for _, item := range c.LineItems {
 		p := s.prices.byID[item.Price]
-		amount := s.amount(c, item)
+		full, off := s.due(c, item)
 		data = append(data, object{
 			"id": item.ID, "object": "item", "description": s.products.byID[p.product].name, "quantity": item.Quantity,
-			"price": p.json(), "currency": "usd", "amount_subtotal": amount, "amount_total": amount, "amount_discount": 0, "amount_tax": 0,
+			"price": p.json(), "currency": "usd", "amount_subtotal": full, "amount_total": full - off, "amount_discount": off, "amount_tax": 0,
 		})
 	}
 	return object{"object": "list", "has_more": false, "url": "/v1/checkout/sessions/" + c.ID + "/line_items", "data": data}
@@ -430,7 +459,7 @@ func (c *portalConfiguration) json() object {
 			"invoice_history":       object{"enabled": true},
 			"payment_method_update": object{"enabled": true},
 			"subscription_cancel":   object{"enabled": true, "mode": "at_period_end", "proration_behavior": "none"},
-			"subscription_update":   object{"enabled": true, "default_allowed_updates": []string{}, "proration_behavior": "none"},
+			"subscription_update":   object{"enabled": true, "default_allowed_updates": []string{"price"}, "proration_behavior": "always_invoice"},
 		},
 	}
 }
@@ -462,7 +491,7 @@ func (s *Account) payCheckout(id string, settled bool) {
 	if c == nil || c.Status != "open" || !settled && c.Mode != "payment" {
 		panic("fakestripe: no Checkout Session " + id + " that could be paid so")
 	}
-	s.complete(c, cmp.Or(s.email(c), "buyer@example.com"), settled)
+	s.complete(c, buyer{email: cmp.Or(s.email(c), "buyer@example.com"), card: firstCard}, settled)
 }
 
 // SettleCheckout tells whether the payment of PayCheckoutLater has succeeded. It
@@ -485,19 +514,27 @@ func (s *Account) SettleCheckout(id string, succeeded bool) {
 
 // complete ends an open session with its purchase. The channel is that of
 // checkout.session.completed.
-func (s *Account) complete(c *checkoutSession, email string, settled bool) chan struct{} {
-	c.Status, c.buyerEmail = "complete", email
+func (s *Account) complete(c *checkoutSession, by buyer, settled bool) chan struct{} {
+	c.Status, c.buyer = "complete", by
 	if c.Customer == "" && c.customerCreation == "always" {
-		buyer := &customer{Customer: Customer{Email: email}}
-		s.addCustomer(buyer)
-		c.Customer = buyer.ID
+		created := &customer{Customer: Customer{Email: by.email, Name: by.name}}
+		s.addCustomer(created)
+		c.Customer = created.ID
+	}
+	if known := s.customers.byID[c.Customer]; known != nil {
+		known.card = by.card
 	}
 	if c.Mode == "subscription" {
 		s.completeSubscription(c)
 	} else {
+		full, off := s.due(c, c.LineItems...)
+		var names []string
+		for _, item := range c.LineItems {
+			names = append(names, s.named(item.Price, item.Quantity))
+		}
 		p := &payment{
-			amount: s.total(c), customer: c.Customer, email: email,
-			description: s.productName(c.LineItems[0].Price),
+			amount: full - off, discount: off, customer: c.Customer, email: by.email, card: by.card,
+			description: strings.Join(names, ", "),
 			metadata:    params{"metadata": c.request.at("payment_intent_data", "metadata")}.mergeMetadata(nil),
 		}
 		s.pay(p)
@@ -521,6 +558,6 @@ func (s *Account) completeSubscription(c *checkoutSession) {
 		of.Status, of.TrialEnd = "trialing", s.o.Now().AddDate(0, 0, days)
 		c.PaymentStatus = "no_payment_required"
 	}
-	u := s.subscribe(of)
+	u := s.subscribe(of, c.promotion)
 	c.subscription, c.invoice = u.ID, u.invoice
 }

@@ -18,6 +18,8 @@ type Customer struct {
 type customer struct {
 	Customer
 	phone, description string
+	card               card
+	credit             int64 // taken off the next invoices, cents
 	created            time.Time
 }
 
@@ -106,9 +108,9 @@ func (c *customer) json() object {
 	return object{
 		"id": c.ID, "object": "customer", "livemode": false, "created": c.created.Unix(),
 		"email": orNull(c.Email), "name": orNull(c.Name), "phone": orNull(c.phone), "description": orNull(c.description),
-		"metadata": metadataJSON(c.Metadata), "address": nil, "balance": 0, "currency": nil, "default_source": nil, "delinquent": false,
+		"metadata": metadataJSON(c.Metadata), "address": nil, "balance": -c.credit, "currency": nil, "default_source": nil, "delinquent": false,
 		"discount": nil, "invoice_prefix": c.ID[len(c.ID)-8:], "preferred_locales": []string{}, "shipping": nil, "tax_exempt": "none",
-		"invoice_settings": object{"custom_fields": nil, "default_payment_method": nil, "footer": nil, "rendering_options": nil},
+		"invoice_settings": object{"custom_fields": nil, "default_payment_method": orNull(c.card.id), "footer": nil, "rendering_options": nil},
 	}
 }
 
@@ -128,6 +130,23 @@ func (p *price) json() object {
 		o["recurring"] = object{"interval": p.interval, "interval_count": 1, "usage_type": usage, "aggregate_usage": nil, "trial_period_days": nil}
 	}
 	return o
+}
+
+func (c *customer) paymentMethodJSON() object {
+	return object{
+		"id": c.card.id, "object": "payment_method", "livemode": false, "customer": c.ID, "type": "card", "card": c.card.json(),
+		"billing_details": object{"email": orNull(c.Email), "name": orNull(c.Name), "phone": nil, "address": nil}, "metadata": object{},
+	}
+}
+
+func discountJSON(promotion string) any {
+	if promotion == "" {
+		return nil
+	}
+	return object{
+		"object": "discount", "promotion_code": "promo_sandbox_" + promotion,
+		"coupon": object{"id": promotion, "object": "coupon", "percent_off": promotions[promotion], "amount_off": nil, "duration": "forever", "valid": true},
+	}
 }
 
 func metadataJSON(m map[string]string) map[string]string {

@@ -8,28 +8,25 @@ import (
 	"net/http"
 	"net/mail"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// The cards of the Checkout page. Any other number is refused, so that nobody's
-// real one is ever sent. https://docs.stripe.com/testing#cards
-const (
-	cardPays     = "4242424242424242"
-	cardDeclined = "4000000000000002"
-)
+// merchant is the business whose account it is.
+const merchant = "Field Notes"
 
 //go:embed pages
 var pageFiles embed.FS
 
-var pages = template.Must(template.ParseFS(pageFiles, "pages/*.html"))
+var pages = template.Must(template.New("").Funcs(template.FuncMap{"merchant": func() string { return merchant }}).ParseFS(pageFiles, "pages/*.html"))
 
 func (s *Account) handlePages() {
 	s.mux.HandleFunc("GET /c/pay/{session}", s.showCheckout)
 	s.mux.HandleFunc("POST /c/pay/{session}", s.postCheckout)
 	s.mux.HandleFunc("GET /p/session/{session}", s.showPortal)
 	s.mux.HandleFunc("POST /p/session/{session}", s.postPortal)
-	s.mux.HandleFunc("GET /receipts/{charge}", s.showReceipt)
+	s.mux.HandleFunc("GET /receipts/{id}", s.showReceipt)
 }
 
 func render(w http.ResponseWriter, status int, name string, data any) {
@@ -50,19 +47,21 @@ func notFound(w http.ResponseWriter) {
 }
 
 type checkoutPage struct {
-	Title, Price, Total, Button, CancelURL string
-	Recurring                              bool
-	TrialDays                              int
-	Items                                  []checkoutItem
-	Email, Card, Error                     string
-	EmailFixed                             bool
-	Invalid                                string // the field to look at
+	cardForm
+	Title, Button, CancelURL, Email   string
+	EmailFixed, Recurring, Promotions bool
+	Subtotal, Discount, Price, Total  string // Price: once or every month; Total: now
+	TrialDays                         int
+	PercentOff                        int64
+	Promotion                         string // the code that is applied
+	RefusedPromotion, PromotionError  string // the one that is not, and why
+	Items                             []checkoutItem
 }
 
 type checkoutItem struct {
-	Name, Full, Amount string
-	Quantity           int64
-	Recurring          bool
+	LineItem
+	Name, Description, Each, Amount string
+	Adjustable                      *quantities // nil: the buyer cannot choose how many
 }
 
 func (s *Account) showCheckout(w http.ResponseWriter, r *http.Request) {
@@ -87,28 +86,26 @@ func (c *checkoutSession) successURL() string {
 	return strings.ReplaceAll(c.SuccessURL, "{CHECKOUT_SESSION_ID}", c.ID)
 }
 
-func (s *Account) checkoutPage(c *checkoutSession) checkoutPage {
-	p := checkoutPage{
-		Total: dollars(s.total(c)), CancelURL: c.CancelURL, Recurring: c.Mode == "subscription", TrialDays: c.trialDays(),
-		Email: s.email(c), EmailFixed: s.email(c) != "",
+func (s *Account) checkoutPage(c *checkoutSession) *checkoutPage {
+	full, off := s.amounts(c.promotion, c.LineItems...)
+	due, dueOff := s.due(c, c.LineItems...)
+	p := &checkoutPage{
+		CancelURL: c.CancelURL, Email: s.email(c), EmailFixed: s.email(c) != "", Recurring: c.Mode == "subscription", TrialDays: c.trialDays(),
+		Subtotal: dollars(full), Discount: dollars(off), Price: dollars(full - off), Total: dollars(due - dueOff),
+		Promotions: c.request.on("allow_promotion_codes"), Promotion: c.promotion, PercentOff: promotions[c.promotion],
 	}
-	var full int64
-	for _, item := range c.LineItems {
+	for i, item := range c.LineItems {
 		price := s.prices.byID[item.Price]
-		full += item.Quantity * price.unitAmount
-		p.Items = append(p.Items, checkoutItem{
-			s.productName(item.Price), dollars(item.Quantity * price.unitAmount), dollars(s.amount(c, item)), item.Quantity, price.interval != "",
-		})
+		of := s.products.byID[price.product]
+		p.Items = append(p.Items, checkoutItem{item, of.name, of.description, dollars(price.unitAmount), dollars(item.Quantity * price.unitAmount), c.adjustable(i)})
 	}
-	p.Price = dollars(full)
-	p.Button = "Pay " + p.Total
 	switch {
 	case p.TrialDays > 0:
 		p.Title, p.Button = "Try "+p.Items[0].Name, "Start trial"
 	case p.Recurring:
-		p.Title = "Subscribe to " + p.Items[0].Name
+		p.Title, p.Button = "Subscribe to "+p.Items[0].Name, "Subscribe"
 	default:
-		p.Title = "Buy " + p.Items[0].Name
+		p.Title, p.Button = "Buy "+p.Items[0].Name, "Pay "+p.Total
 	}
 	return p
 }
@@ -140,180 +137,151 @@ func (s *Account) payFromPage(w http.ResponseWriter, r *http.Request) (answered 
 		http.Redirect(w, r, c.URL, http.StatusSeeOther)
 		return nil, "", false
 	}
+	changed, promotionError := s.changeOrder(c, r)
 	p := s.checkoutPage(c)
+	p.cardForm = typed(r.PostForm)
 	if !p.EmailFixed {
 		p.Email = strings.TrimSpace(r.PostForm.Get("email"))
 	}
-	p.Card = r.PostForm.Get("card")
-	status := http.StatusUnprocessableEntity
+	again := func(status int) { render(w, status, "checkout.html", p) }
 	address, err := mail.ParseAddress(p.Email)
-	switch card := strings.NewReplacer(" ", "", "-", "").Replace(p.Card); {
+	switch {
+	case promotionError != "":
+		p.PromotionError, p.RefusedPromotion = promotionError, r.PostForm.Get("promotion")
+		again(http.StatusUnprocessableEntity)
+	case changed:
+		again(http.StatusOK)
 	case err != nil || address.Address != p.Email:
-		p.Invalid, p.Error = "email", "Please enter an e-mail address."
-	case card == cardDeclined:
-		status = http.StatusPaymentRequired
-		p.Invalid, p.Error = "card", "Your card was declined. Please try another one."
-	case card != cardPays:
-		p.Card = ""
-		p.Invalid, p.Error = "card", "The sandbox takes only the two card numbers below."
+		p.refuse("email", "Please enter an e-mail address.")
+		again(http.StatusUnprocessableEntity)
 	default:
-		return s.complete(c, p.Email, true), c.successURL(), true
+		amount := p.Total
+		if p.TrialDays > 0 {
+			amount = ""
+		}
+		if taken, ok := s.takeCard(w, r, &p.cardForm, amount, again); ok {
+			return s.complete(c, buyer{p.Email, p.Name, p.Country, taken}, true), c.successURL(), true
+		}
 	}
-	render(w, status, "checkout.html", p)
 	return nil, "", false
 }
 
-type portalPage struct {
-	Email, ReturnURL string
-	Subscriptions    []portalSubscription
-	Receipts         []receipt
-}
-
-type portalSubscription struct {
-	ID, Name, Price, State, Action string
-	Quantity                       int64
-}
-
-type receipt struct{ Date, For, Amount, Refunded, Kept, Email, URL string }
-
-// The names of the portal's buttons are what they send.
-const (
-	actionCancel = "Cancel subscription"
-	actionResume = "Resume subscription"
-)
-
-func (s *Account) showPortal(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	session := s.portals.byID[r.PathValue("session")]
-	if session == nil {
-		notFound(w)
-		return
-	}
-	if session.Flow != "" {
-		s.showFlow(w, session)
-		return
-	}
-	p := portalPage{Email: s.customers.byID[session.Customer].Email, ReturnURL: session.ReturnURL}
-	for u := range s.subscriptions.all {
-		if u.Customer == session.Customer {
-			state, action := u.state()
-			p.Subscriptions = append(p.Subscriptions, portalSubscription{
-				u.ID, s.productName(u.Price), dollars(u.Quantity * s.prices.byID[u.Price].unitAmount), state, action, u.Quantity,
-			})
+// changeOrder reports whether the buyer was not about to pay but to change the
+// order, and what is wrong with the promotion code.
+func (s *Account) changeOrder(c *checkoutSession, r *http.Request) (changed bool, promotionError string) {
+	for i := range c.LineItems {
+		item := &c.LineItems[i]
+		n, err := strconv.ParseInt(r.PostForm.Get("quantity-"+item.ID), 10, 64)
+		if of := c.adjustable(i); of != nil && err == nil {
+			n = min(of.Most, max(of.Least, n))
+			changed, item.Quantity = changed || n != item.Quantity, n
 		}
 	}
-	for charge := range s.charges.all {
-		if charge.customer == session.Customer {
-			p.Receipts = append(p.Receipts, charge.receipt())
-		}
+	if r.PostForm.Has("remove") {
+		c.promotion = ""
+		return true, ""
 	}
-	slices.Reverse(p.Subscriptions)
-	slices.Reverse(p.Receipts)
-	render(w, http.StatusOK, "portal.html", p)
-}
-
-// state says how a subscription stands and what can be done about it.
-func (u *subscription) state() (text, action string) {
+	code := strings.ToUpper(strings.TrimSpace(r.PostForm.Get("promotion")))
 	switch {
-	case !u.EndedAt.IsZero():
-		return "Ended on " + date(u.EndedAt), ""
-	case u.CancelAtPeriodEnd:
-		return "Ends on " + date(u.CurrentPeriodEnd), actionResume
-	case u.Status == "trialing":
-		return "Free until " + date(u.TrialEnd), actionCancel
-	case u.Status == "past_due":
-		return "The last payment has failed", actionCancel
+	case !c.request.on("allow_promotion_codes") || code == "" && !r.PostForm.Has("apply"):
+		return changed || r.PostForm.Has("update"), ""
+	case promotions[code] == 0:
+		return true, "This code is invalid."
 	}
-	return "Renews on " + date(u.CurrentPeriodEnd), actionCancel
-}
-
-func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	session := s.portals.byID[r.PathValue("session")]
-	if session != nil && session.Flow != "" {
-		s.finishFlow(session, r)
-		http.Redirect(w, r, session.ReturnURL, http.StatusSeeOther)
-		return
-	}
-	u := s.subscriptions.byID[r.PostForm.Get("subscription")]
-	if session == nil || u == nil || u.Customer != session.Customer {
-		notFound(w)
-		return
-	}
-	// What a page shows may have changed since.
-	if _, action := u.state(); action == r.PostForm.Get("action") && action != "" {
-		s.setCancel(u, action == actionCancel)
-	}
-	http.Redirect(w, r, session.URL, http.StatusSeeOther)
-}
-
-// flowPage is one step of the portal.
-type flowPage struct {
-	Title, Text, Button, ReturnURL string
-	Card                           bool     // whether a card is asked for
-	Prices                         []string // to choose from
-}
-
-func (s *Account) showFlow(w http.ResponseWriter, session *PortalSession) {
-	p := flowPage{ReturnURL: session.ReturnURL}
-	u := s.subscriptions.byID[session.Subscription]
-	switch session.Flow {
-	case "payment_method_update":
-		p.Title, p.Button, p.Card = "Change your card", "Save card", true
-	case "subscription_cancel":
-		p.Title, p.Text, p.Button = "Cancel "+s.productName(u.Price), "It ends on "+date(u.CurrentPeriodEnd)+".", "Cancel subscription"
-	case "subscription_update":
-		p.Title, p.Button = "Change "+s.productName(u.Price), "Change subscription"
-		for price := range s.prices.all {
-			if price.interval != "" && price.id != u.Price {
-				p.Prices = append(p.Prices, price.id)
-			}
-		}
-	}
-	render(w, http.StatusOK, "flow.html", p)
-}
-
-// finishFlow does what a step is for; the card is taken and forgotten.
-func (s *Account) finishFlow(session *PortalSession, r *http.Request) {
-	u := s.subscriptions.byID[session.Subscription]
-	switch {
-	case u == nil || !u.EndedAt.IsZero():
-	case session.Flow == "subscription_cancel":
-		s.setCancel(u, true)
-	case s.prices.byID[r.PostForm.Get("price")] != nil:
-		u.Price = r.PostForm.Get("price")
-		s.updated(u)
-	}
+	c.promotion = code
+	return true, ""
 }
 
 func (s *Account) showReceipt(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.charges.byID[r.PathValue("charge")]
-	if p == nil {
+	p, n := s.charges.byID[r.PathValue("id")], s.invoices.byID[r.PathValue("id")]
+	if p != nil && p.invoice != "" {
+		n = s.invoices.byID[p.invoice]
+	}
+	var out receipt
+	switch {
+	case n != nil:
+		out = s.invoiceReceipt(n)
+	case p != nil:
+		out = p.receipt()
+	default:
 		notFound(w)
 		return
 	}
-	render(w, http.StatusOK, "receipt.html", p.receipt())
+	out.Back = r.Referer() // the portal, or the site
+	render(w, http.StatusOK, "receipt.html", out)
+}
+
+type receipt struct {
+	Title, Number, Date, For, Status                  string
+	Full, Discount, Credit, Amount, Refunded, Charged string // "": none
+	Email, Last4, URL, Back                           string
+	at                                                time.Time
 }
 
 func (p *payment) receipt() receipt {
 	out := receipt{
-		Date: date(p.created), For: p.description, Amount: dollars(p.amount), Kept: dollars(p.amount - p.refunded),
-		Email: p.email, URL: "/receipts/" + p.charge,
+		Title: "Receipt", Date: date(p.created), For: p.description, Status: "Paid", Full: dollars(p.amount + p.discount), Discount: some(p.discount),
+		Amount: dollars(p.amount), Refunded: some(p.refunded), Charged: dollars(p.amount - p.refunded),
+		Email: p.email, Last4: p.card.last4, URL: "/receipts/" + p.charge, at: p.created,
 	}
 	if p.refunded > 0 {
-		out.Refunded = dollars(p.refunded)
+		out.Status = "Refunded"
 	}
 	return out
+}
+
+func (s *Account) invoiceReceipt(n *invoice) receipt {
+	out := receipt{Status: "Open", Charged: dollars(0), Email: s.customers.byID[n.customer].Email}
+	if n.payment != nil && n.payment.charge != "" {
+		out = n.payment.receipt()
+	} else if n.paid {
+		out.Status = "Paid"
+	}
+	out.Title, out.Number, out.URL = "Invoice", n.number, "/receipts/"+n.id
+	out.at, out.Date, out.For = n.created, date(n.created), s.named(n.price, n.quantity)+n.about
+	out.Full, out.Discount, out.Credit, out.Amount = dollars(n.amount+n.credit+n.discount), some(n.discount), some(n.credit), dollars(n.amount)
+	return out
+}
+
+// receipts are a Customer's, newest first.
+func (s *Account) receipts(customer string) (all []receipt) {
+	for p := range s.charges.all {
+		if p.customer == customer && p.invoice == "" {
+			all = append(all, p.receipt())
+		}
+	}
+	for n := range s.invoices.all {
+		if n.customer == customer {
+			all = append(all, s.invoiceReceipt(n))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b receipt) int { return a.at.Compare(b.at) })
+	slices.Reverse(all)
+	return all
 }
 
 func (s *Account) productName(price string) string {
 	return s.products.byID[s.prices.byID[price].product].name
 }
 
+// named is a product and how many of it.
+func (s *Account) named(price string, quantity int64) string {
+	if quantity > 1 {
+		return fmt.Sprintf("%s × %d", s.productName(price), quantity)
+	}
+	return s.productName(price)
+}
+
 func dollars(cents int64) string { return fmt.Sprintf("$%d.%02d", cents/100, cents%100) }
+
+// some is an amount, "" for nothing.
+func some(cents int64) string {
+	if cents == 0 {
+		return ""
+	}
+	return dollars(cents)
+}
 
 func date(t time.Time) string { return t.UTC().Format("2 Jan 2006") }

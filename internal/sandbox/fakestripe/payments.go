@@ -13,6 +13,8 @@ type payment struct {
 	intent, charge       string // charge "": none yet
 	status               string // processing, succeeded or requires_payment_method
 	amount, refunded     int64
+	discount             int64 // taken off before
+	card                 card
 	disputed             bool
 	customer, email      string
 	invoice, description string
@@ -25,8 +27,10 @@ type payment struct {
 type invoice struct {
 	id, number, reason     string
 	subscription, customer string
-	price                  string
-	quantity, amount       int64
+	price, about           string // about: what for, beside the price
+	quantity               int64
+	amount                 int64 // to pay
+	discount, credit       int64 // taken off before, for a promotion code and from the Customer's balance
 	paid                   bool
 	payment                *payment // nil if none was needed or made
 	start, end, created    time.Time
@@ -62,21 +66,29 @@ func (s *Account) settle(p *payment, succeeded bool) {
 // bill makes the invoice of a subscription's current period. A trial costs
 // nothing.
 func (s *Account) bill(u *subscription, reason string, paid bool) {
-	p := s.prices.byID[u.Price]
-	n := &invoice{
-		id: newID("in_", 24), number: fmt.Sprintf("SANDBOX-%04d", len(s.invoices.ids)+1), reason: reason,
-		subscription: u.ID, customer: u.Customer, price: u.Price, quantity: u.Quantity, amount: u.Quantity * p.unitAmount,
-		paid: paid, start: u.CurrentPeriodStart, end: u.CurrentPeriodEnd, created: s.o.Now(),
+	n := &invoice{reason: reason}
+	if u.Status != "trialing" {
+		full, off := s.amounts(u.promotion, LineItem{Price: u.Price, Quantity: u.Quantity})
+		n.amount, n.discount = full-off, off
 	}
-	if u.Status == "trialing" {
-		n.amount = 0
-	}
+	s.invoice(u, n, paid)
+}
+
+// invoice makes an invoice of a subscription that has its reason and amounts,
+// less the Customer's credit.
+func (s *Account) invoice(u *subscription, n *invoice, paid bool) {
+	c := s.customers.byID[u.Customer]
+	n.id, n.number, n.created = newID("in_", 24), fmt.Sprintf("SANDBOX-%04d", len(s.invoices.ids)+1), s.o.Now()
+	n.subscription, n.customer, n.price, n.quantity, n.paid = u.ID, u.Customer, u.Price, u.Quantity, paid
+	n.start, n.end = u.CurrentPeriodStart, u.CurrentPeriodEnd
+	n.credit = min(n.amount, c.credit)
+	n.amount, c.credit = n.amount-n.credit, c.credit-n.credit
 	s.invoices.put(n.id, n)
 	u.invoice = n.id
 	if n.amount > 0 {
 		n.payment = &payment{
-			amount: n.amount, customer: u.Customer, email: s.customers.byID[u.Customer].Email,
-			invoice: n.id, description: s.productName(u.Price),
+			amount: n.amount, customer: u.Customer, email: c.Email, card: c.card,
+			invoice: n.id, description: s.named(u.Price, u.Quantity),
 		}
 		s.pay(n.payment)
 		s.settle(n.payment, paid)
@@ -175,13 +187,13 @@ func (s *Account) chargeJSON(p *payment) object {
 		"description": orNull(p.description), "metadata": metadataJSON(p.metadata), "receipt_email": nil,
 		"receipt_url":            s.base + "/receipts/" + p.charge,
 		"billing_details":        object{"email": orNull(p.email), "name": nil, "phone": nil, "address": nil},
-		"payment_method_details": object{"type": "card", "card": object{"brand": "visa", "last4": "4242", "country": "US", "funding": "credit"}},
+		"payment_method_details": object{"type": "card", "card": p.card.json()},
 		"failure_code":           nil, "failure_message": nil,
 	}
 }
 
 func (s *Account) invoiceJSON(n *invoice) object {
-	status, received, page := "open", int64(0), any(nil)
+	status, received := "open", int64(0)
 	if n.paid {
 		status, received = "paid", n.amount
 	}
@@ -189,21 +201,18 @@ func (s *Account) invoiceJSON(n *invoice) object {
 	if n.payment != nil {
 		intent, charge = n.payment.intent, n.payment.charge
 	}
-	if charge != "" {
-		page = s.base + "/receipts/" + charge
-	}
 	return object{
 		"id": n.id, "object": "invoice", "livemode": false, "created": n.created.Unix(), "number": n.number,
 		"status": status, "paid": n.paid, "attempted": true, "attempt_count": 1, "auto_advance": !n.paid,
 		"amount_due": n.amount, "amount_paid": received, "amount_remaining": n.amount - received,
-		"subtotal": n.amount, "total": n.amount, "currency": "usd", "collection_method": "charge_automatically",
+		"subtotal": n.amount + n.credit + n.discount, "total": n.amount + n.credit, "currency": "usd", "collection_method": "charge_automatically",
 		"customer": n.customer, "subscription": n.subscription, "payment_intent": orNull(intent), "charge": orNull(charge),
 		"billing_reason": n.reason, "period_start": n.start.Unix(), "period_end": n.end.Unix(), "metadata": object{},
-		"hosted_invoice_url": page, "invoice_pdf": nil,
+		"total_discount_amounts": []object{{"amount": n.discount}}, "hosted_invoice_url": s.base + "/receipts/" + n.id, "invoice_pdf": nil,
 		"lines": object{
 			"object": "list", "has_more": false, "total_count": 1, "url": "/v1/invoices/" + n.id + "/lines",
 			"data": []object{{
-				"id": "il_" + n.id[3:], "object": "line_item", "type": "subscription", "amount": n.amount, "currency": "usd", "quantity": n.quantity,
+				"id": "il_" + n.id[3:], "object": "line_item", "type": "subscription", "amount": n.amount + n.credit + n.discount, "currency": "usd", "quantity": n.quantity,
 				"subscription": n.subscription, "price": s.prices.byID[n.price].json(),
 				"period": object{"start": n.start.Unix(), "end": n.end.Unix()}, "metadata": object{},
 			}},

@@ -2,6 +2,7 @@ package fakestripe
 
 import (
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -183,6 +184,17 @@ func TestTrial(t *testing.T) {
 	if u.Status != "trialing" || !u.TrialEnd.Equal(u.CurrentPeriodEnd) || c.Get("payment_status") != "no_payment_required" || c.Get("amount_total") != 0.0 || c.Get("invoice.paid") != true {
 		t.Errorf("trial = %+v, %s; want one of 7 days, not paid for", u, c.Body)
 	}
+	portal, _ := post(t, s, "/v1/billing_portal/sessions", "return_url=https://example.com/account&customer="+u.Customer).Get("url").(string)
+	free := "Free until " + date(u.TrialEnd)
+	step := portal + "?flow=subscription_update&subscription=" + u.ID
+	plans, first := open(t, s, "GET", step), open(t, s, "GET", portal)
+	if !strings.Contains(plans.Body, free+", as before.") || !strings.Contains(first.Body, free) || !strings.Contains(first.Body, "$0.00") {
+		t.Errorf("portal = %s, %s; want it to say %q, and an invoice of nothing", first.Body, plans.Body, free)
+	}
+	n := len(s.Events())
+	if open(t, s, "POST", step, "price", "price_basic_monthly"); types(s, n) != "customer.subscription.updated" || s.Subscriptions()[0].Price != "price_basic_monthly" {
+		t.Errorf("events of the change = %s; want no invoice", types(s, n))
+	}
 }
 
 // TestDelivery: signed as the real library checks it, again until it is taken,
@@ -230,14 +242,24 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// open sends what a browser sends to a hosted page.
+// open sends what a browser sends to a hosted page, and returns what it holds
+// below the style sheet.
 func open(t *testing.T, s *Account, method, target string, fields ...string) sandboxtest.Answer {
 	t.Helper()
 	form := url.Values{}
 	for i := 0; i < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
-	return sandboxtest.Send(t, s, method, target, form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	got := sandboxtest.Send(t, s, method, target, form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	if _, main, ok := strings.Cut(got.Body, "<main>"); ok {
+		got.Body = main
+	}
+	return got
+}
+
+// paid is what a buyer types, with fields on top given as name, value, ….
+func paid(fields ...string) []string {
+	return append([]string{"email", "ann@example.com", "card", "4242 4242 4242 4242", "expiry", "12 / 34", "cvc", "123", "name", "Ann", "country", "DE"}, fields...)
 }
 
 func TestCheckoutPage(t *testing.T) {
@@ -245,6 +267,7 @@ func TestCheckoutPage(t *testing.T) {
 	id := newCheckout(t, s, "price_pro_monthly", "subscription", "")
 	page := "/c/pay/" + id
 	success := "https://example.com/ok?s=" + id
+	secure := func(fields ...string) []string { return append(paid("card", "4000002500003155"), fields...) }
 	for _, tt := range []struct {
 		method          string
 		fields          []string
@@ -253,20 +276,46 @@ func TestCheckoutPage(t *testing.T) {
 	}{
 		{"GET", nil, 200, "Subscribe to Pro", ""},
 		{"POST", nil, 422, "Please enter an e-mail address.", ""},
-		{"POST", []string{"email", "Ann <ann@example.com>", "card", cardPays}, 422, "Please enter an e-mail address.", ""},
-		{"POST", []string{"email", "ann@example.com", "card", "5555 5555 5555 4444"}, 422, "The sandbox takes only the two card numbers below.", ""},
-		{"POST", []string{"email", "ann@example.com", "card", "4000 0000 0000 0002"}, 402, "Your card was declined.", ""},
-		{"POST", []string{"email", "ann@example.com", "card", "4242 4242 4242 4242"}, 303, "", success},
-		{"POST", []string{"email", "ann@example.com", "card", "4242 4242 4242 4242"}, 303, "", success},
+		{"POST", paid("email", "Ann <ann@example.com>"), 422, "Please enter an e-mail address.", ""},
+		{"POST", paid("card", ""), 422, "Your card number is incomplete.", ""},
+		{"POST", paid("card", "4012 8888 8888 1881"), 422, "The sandbox takes only the test cards that this page names.", ""},
+		{"POST", paid("expiry", ""), 422, "expiration date is incomplete.", ""},
+		{"POST", paid("expiry", "13/34"), 422, "expiration date is incomplete.", ""},
+		{"POST", paid("expiry", "1/2020"), 422, "expiration date is in the past.", ""},
+		{"POST", paid("cvc", "12"), 422, "security code is incomplete.", ""},
+		{"POST", paid("name", " "), 422, "Please enter the name on the card.", ""},
+		{"POST", paid("card", "4000 0000 0000 0002"), 402, "Your card was declined.", ""},
+		{"POST", paid("card", "4000000000009995"), 402, "Your card has insufficient funds.", ""},
+		{"POST", paid("card", "4000-0000-0000-0069"), 402, "Your card has expired.", ""},
+		{"POST", paid("card", "4000 0000 0000 0127"), 402, "security code is incorrect.", ""},
+		{"POST", paid("card", "4000 0000 0000 0127"), 402, `<option value="DE" selected>`, ""}, // as typed
+		{"POST", paid("promotion", "SAVE20"), 303, "", success},                                // which this page does not ask for
+		{"POST", paid(), 303, "", success},
 		{"GET", nil, 200, "This purchase is complete.", ""},
 	} {
 		got := open(t, s, tt.method, page, tt.fields...)
-		if got.Status != tt.status || !strings.Contains(got.Body, tt.holds) || got.Header.Get("Location") != tt.location || strings.Contains(got.Body, "5555") {
+		if got.Status != tt.status || !strings.Contains(html.UnescapeString(got.Body), tt.holds) || got.Header.Get("Location") != tt.location || strings.Contains(got.Body, "4012") {
 			t.Errorf("%s %q = %d, Location %q, %s; want %d, %q, %q", tt.method, tt.fields, got.Status, got.Header.Get("Location"), got.Body, tt.status, tt.location, tt.holds)
 		}
 	}
 	if n := len(s.Subscriptions()); n != 1 {
 		t.Errorf("subscriptions = %d; want 1", n)
+	}
+	again := "/c/pay/" + newCheckout(t, s, "price_pro_monthly", "subscription", "")
+	for _, tt := range []struct {
+		fields []string
+		status int
+		holds  string
+	}{
+		{secure(), 200, `type="hidden" name="email" value="ann@example.com"`},
+		{secure("3ds", "Fail"), 402, "We are unable to authenticate your payment method."},
+		{secure("3ds", "Complete"), 303, ""},
+	} {
+		before := len(s.Subscriptions())
+		got := open(t, s, "POST", again, tt.fields...)
+		if bought := len(s.Subscriptions()) > before; got.Status != tt.status || !strings.Contains(got.Body, tt.holds) || bought != (tt.status == 303) {
+			t.Errorf("POST %q = %d, bought %v, %s; want %d, %q", tt.fields, got.Status, bought, got.Body, tt.status, tt.holds)
+		}
 	}
 	late := newCheckout(t, s, "price_pro_monthly", "subscription", "")
 	post(t, s, "/v1/checkout/sessions/"+late+"/expire", "")
@@ -275,6 +324,73 @@ func TestCheckoutPage(t *testing.T) {
 	}
 	if got := open(t, s, "GET", "/c/pay/cs_test_x"); got.Status != 404 {
 		t.Errorf("GET /c/pay/cs_test_x = %d; want 404", got.Status)
+	}
+}
+
+// TestCheckoutOrder: the buyer chooses the quantity, where the session lets them,
+// and has a promotion code; what is recorded is what the page has shown.
+func TestCheckoutOrder(t *testing.T) {
+	s, api := newClient(t, Options{})
+	id := newCheckout(t, s, "price_lifetime", "payment", "allow_promotion_codes=true&line_items[0][adjustable_quantity][enabled]=true&line_items[0][adjustable_quantity][maximum]=5&customer_creation=always")
+	quantity := "quantity-" + s.CheckoutSessions()[0].LineItems[0].ID
+	for _, tt := range []struct {
+		fields []string
+		status int
+		holds  []string
+	}{
+		{paid("promotion", "save 10"), 422, []string{"This code is invalid.", `value="save 10"`, `value="ann@example.com"`, "Pay $199.00"}},
+		{paid("apply", ""), 422, []string{"This code is invalid."}},
+		{paid("promotion", " save20 "), 200, []string{"20% off", "−$39.80", "Pay $159.20", `value="4242 4242 4242 4242"`}},
+		{paid(quantity, "9", "update", ""), 200, []string{`max="5" value="5"`, "Lifetime × 5", "−$199.00", "Pay $796.00"}},
+		{paid("remove", ""), 200, []string{"Promotion code", "Pay $995.00"}},
+		{paid(quantity, "2"), 200, []string{"Pay $398.00"}}, // not paid before it was shown
+		{paid("promotion", "SAVE20", quantity, "2"), 200, []string{"Pay $318.40"}},
+		{paid(quantity, "2"), 303, nil},
+	} {
+		got := open(t, s, "POST", "/c/pay/"+id, tt.fields...)
+		for _, want := range tt.holds {
+			if !strings.Contains(got.Body, want) {
+				t.Errorf("POST %q = %s; want %q", tt.fields, got.Body, want)
+			}
+		}
+		if got.Status != tt.status {
+			t.Errorf("POST %q = %d; want %d", tt.fields, got.Status, tt.status)
+		}
+	}
+	p := &stripe.CheckoutSessionParams{}
+	p.AddExpand("payment_intent.latest_charge")
+	p.AddExpand("line_items")
+	c, err := api.CheckoutSessions.Get(id, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := c.LineItems.Data[0]
+	if c.AmountSubtotal != 39800 || c.AmountTotal != 31840 || c.TotalDetails.AmountDiscount != 7960 || item.Quantity != 2 || item.AmountTotal != 31840 ||
+		c.PaymentIntent.Amount != 31840 || c.CustomerDetails.Name != "Ann" || c.CustomerDetails.Address.Country != "DE" || s.Customers()[0].Name != "Ann" {
+		t.Errorf("session = %+v, %+v, %+v; want two, less 20%%, of Ann in Germany", c, c.TotalDetails, item)
+	}
+	receipt := open(t, s, "GET", "/receipts/"+c.PaymentIntent.LatestCharge.ID).Body
+	if !strings.Contains(receipt, "Lifetime × 2") || !strings.Contains(receipt, "−$79.60") || !strings.Contains(receipt, "$318.40") {
+		t.Errorf("receipt = %s; want two, less 20%%", receipt)
+	}
+
+	fixed := newCheckout(t, s, "price_basic_monthly", "subscription", "allow_promotion_codes=true&subscription_data[trial_period_days]=7")
+	of := s.CheckoutSessions()[1].LineItems[0].ID
+	got := open(t, s, "POST", "/c/pay/"+fixed, "quantity-"+of, "3", "promotion", "SAVE20")
+	if !strings.Contains(got.Body, `7 days free,<small class="then"> then $7.20 per month`) || strings.Contains(got.Body, `type="number"`) {
+		t.Errorf("trial = %s; want one of 7 days, the quantity fixed", got.Body)
+	}
+	if got := open(t, s, "POST", "/c/pay/"+fixed, paid("card", "4000 0025 0000 3155")...); strings.Contains(got.Body, "$") || !strings.Contains(got.Body, "card ending in 3155") {
+		t.Errorf("the bank's page for a trial = %s; want it without an amount", got.Body)
+	}
+	open(t, s, "POST", "/c/pay/"+fixed, paid()...)
+	u := s.Subscriptions()[0]
+	s.Renew(u.ID)
+	invoiced := &stripe.SubscriptionParams{}
+	invoiced.AddExpand("latest_invoice")
+	renewed, err := api.Subscriptions.Get(u.ID, invoiced)
+	if err != nil || u.Quantity != 1 || renewed.Discount.Coupon.PercentOff != 20 || renewed.LatestInvoice.Subtotal != 900 || renewed.LatestInvoice.AmountPaid != 720 {
+		t.Errorf("after the trial = %+v, %v; want one, less 20%%", renewed, err)
 	}
 }
 
@@ -292,7 +408,7 @@ func TestCheckoutWaits(t *testing.T) {
 	defer s.Close()
 	page := "/c/pay/" + newCheckout(t, s, "price_lifetime", "payment", "")
 	back := make(chan int, 1)
-	go func() { back <- open(t, s, "POST", page, "email", "ann@example.com", "card", cardPays).Status }()
+	go func() { back <- open(t, s, "POST", page, paid()...).Status }()
 	<-arrived
 	select {
 	case status := <-back:
@@ -348,10 +464,91 @@ func TestPortalPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := open(t, s, "GET", page); !strings.Contains(got.Body, u.Path) || !strings.Contains(got.Body, `href="https://example.com/account"`) {
+	if got := open(t, s, "GET", page); !strings.Contains(got.Body, "/receipts/in_") || !strings.Contains(got.Body, `href="https://example.com/account"`) {
 		t.Errorf("page = %s; want the receipt and the way back", got.Body)
 	}
-	if got := open(t, s, "GET", u.Path); got.Status != 200 || !strings.Contains(got.Body, "$29.00") {
-		t.Errorf("GET %s = %d %s; want a receipt", u.Path, got.Status, got.Body)
+	if got := sandboxtest.Send(t, s, "GET", u.Path, "", "Referer", "https://example.com"+page); got.Status != 200 ||
+		!strings.Contains(got.Body, "$29.00") || !strings.Contains(got.Body, `href="https://example.com`+page) {
+		t.Errorf("GET %s = %d %s; want a receipt and the way back", u.Path, got.Status, got.Body)
+	}
+}
+
+// TestPortalSteps: plan and card are changed, from the portal's first page and
+// from a deep link.
+func TestPortalSteps(t *testing.T) {
+	clock := sandboxtest.NewClock()
+	s, api := newClient(t, Options{Now: clock.Now})
+	s.PayCheckout(newCheckout(t, s, "price_basic_monthly", "subscription", ""))
+	u := s.Subscriptions()[0]
+	other, _ := post(t, s, "/v1/customers", "").Get("id").(string)
+	portal := func(customer, flow string) string {
+		t.Helper()
+		made := post(t, s, "/v1/billing_portal/sessions", "return_url=https://example.com/account&customer="+customer+flow)
+		if made.Status != 200 {
+			t.Fatalf("create = %d %s; want 200", made.Status, made.Body)
+		}
+		return fmt.Sprint(made.Get("url"))
+	}
+	page, others := portal(u.Customer, ""), portal(other, "")
+	plan, card := page+"?flow=subscription_update&subscription="+u.ID, page+"?flow=payment_method_update"
+	link := portal(u.Customer, "&flow_data[type]=subscription_update&flow_data[subscription_update][subscription]="+u.ID)
+	clock.Advance(u.CurrentPeriodEnd.Sub(u.CurrentPeriodStart) / 2)
+	const updated, bill = "customer.subscription.updated", "payment_intent.created charge.succeeded payment_intent.succeeded invoice.paid "
+	for _, tt := range []struct {
+		url      string
+		fields   []string
+		says     string // before
+		status   int
+		location string
+		price    string
+		events   string
+	}{
+		{plan, []string{"price", "price_pro_monthly"}, "$10.00 today, the difference", 303, page, "price_pro_monthly", bill + updated},
+		{link, []string{"price", "price_basic_monthly"}, "$10.00, the difference for the time until", 303, "https://example.com/account", "price_basic_monthly", "customer.updated " + updated},
+		{plan, []string{"price", "price_lifetime"}, "Change Basic", 303, page, "price_basic_monthly", ""},
+		{page + "?flow=subscription_update&subscription=sub_x", nil, "Your billing", 404, "", "price_basic_monthly", ""},
+		{others + "?flow=subscription_update&subscription=" + u.ID, []string{"price", "price_pro_monthly"}, "Your billing", 404, "", "price_basic_monthly", ""},
+		{card, paid("card", "4000 0000 0000 0002"), "Change your card", 402, "", "price_basic_monthly", ""},
+		{card, paid("card", "4000 0025 0000 3155"), "Visa", 200, "", "price_basic_monthly", ""},
+		{card, paid("card", "5555 5555 5555 4444"), "Change your card", 303, page, "price_basic_monthly", "payment_method.attached customer.updated"},
+	} {
+		n := len(s.Events())
+		before := open(t, s, "GET", tt.url)
+		got := open(t, s, "POST", tt.url, tt.fields...)
+		if price := s.Subscriptions()[0].Price; got.Status != tt.status || got.Header.Get("Location") != tt.location || price != tt.price || types(s, n) != tt.events {
+			t.Errorf("POST %s %q = %d, Location %q, price %s, events %s; want %d, %q, %s, %s", tt.url, tt.fields, got.Status, got.Header.Get("Location"), price, types(s, n), tt.status, tt.location, tt.price, tt.events)
+		}
+		if tt.says != "Visa" && !strings.Contains(before.Body, tt.says) {
+			t.Errorf("GET %s = %s; want %q", tt.url, before.Body, tt.says)
+		}
+	}
+	if c, err := api.Customers.Get(u.Customer, nil); err != nil || c.Balance != -1000 || c.InvoiceSettings.DefaultPaymentMethod == nil {
+		t.Errorf("Customer = %+v, %v; want a credit of 1000 and the card", c, err)
+	}
+	s.Renew(u.ID) // 9 dollars, all of it from the credit
+	s.Renew(u.ID) // and one more dollar
+	shown := open(t, s, "GET", page).Body
+	if !strings.Contains(shown, "Mastercard ending in 4444, expires 12/34") {
+		t.Errorf("page = %s; want the new card", shown)
+	}
+	var amounts []int64
+	list := api.Invoices.List(&stripe.InvoiceListParams{Customer: &u.Customer})
+	for list.Next() {
+		n := list.Invoice()
+		amounts = append(amounts, n.AmountPaid)
+		u, err := url.Parse(n.HostedInvoiceURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(shown, u.Path) || !strings.Contains(open(t, s, "GET", u.Path).Body, n.Number) {
+			t.Errorf("page = %s; want invoice %s at %s", shown, n.Number, u.Path)
+		}
+	}
+	if want := []int64{800, 0, 1000, 900}; !slices.Equal(amounts, want) {
+		t.Errorf("paid = %d; want %d", amounts, want)
+	}
+	s.FailPayment(u.ID) // for a month that nobody has paid nothing is given back
+	if got := open(t, s, "GET", plan).Body; !strings.Contains(got, "Nothing today; from ") || !strings.Contains(open(t, s, "GET", page).Body, "<td>Open</td>") {
+		t.Errorf("past due = %s; want no proration, and an open invoice", got)
 	}
 }

@@ -1,7 +1,9 @@
 package fakestripe
 
 import (
+	"cmp"
 	"maps"
+	"math"
 	"net/http"
 	"time"
 )
@@ -20,9 +22,10 @@ type Subscription struct {
 
 type subscription struct {
 	Subscription
-	itemID  string
-	invoice string // the latest, "" while there is none
-	created time.Time
+	itemID    string
+	invoice   string // the latest, "" while there is none
+	promotion string // the code that makes it cheaper, "" for none
+	created   time.Time
 }
 
 // AddSubscription gives a Customer a subscription in this status, its current
@@ -36,12 +39,13 @@ func (s *Account) AddSubscription(customer, price, status string) string {
 	if c == nil || c.Deleted || p == nil || p.interval == "" {
 		panic("fakestripe: no subscription of " + customer + " to " + price)
 	}
-	return s.subscribe(Subscription{Customer: customer, Price: price, Quantity: 1, Status: status}).ID
+	c.card = cmp.Or(c.card, firstCard)
+	return s.subscribe(Subscription{Customer: customer, Price: price, Quantity: 1, Status: status}, "").ID
 }
 
 // subscribe begins a subscription of s.Status; a trialing one without TrialEnd
 // is so for its first period.
-func (s *Account) subscribe(of Subscription) *subscription {
+func (s *Account) subscribe(of Subscription, promotion string) *subscription {
 	now := s.o.Now()
 	of.ID, of.CurrentPeriodStart, of.CurrentPeriodEnd = newID("sub_", 24), now, now.AddDate(0, 1, 0)
 	switch {
@@ -52,7 +56,7 @@ func (s *Account) subscribe(of Subscription) *subscription {
 	case of.Status == "canceled":
 		of.CanceledAt, of.EndedAt = now, now
 	}
-	u := &subscription{Subscription: of, itemID: newID("si_", 14), created: now}
+	u := &subscription{Subscription: of, itemID: newID("si_", 14), promotion: promotion, created: now}
 	s.subscriptions.put(u.ID, u)
 	s.emit("customer.subscription.created", s.subscriptionJSON(u))
 	switch u.Status {
@@ -131,6 +135,39 @@ func (s *Account) updated(u *subscription) {
 	s.emit("customer.subscription.updated", s.subscriptionJSON(u))
 }
 
+// perMonth is what a month costs at a price.
+func (s *Account) perMonth(u *subscription, price string) int64 {
+	full, off := s.amounts(u.promotion, LineItem{Price: price, Quantity: u.Quantity})
+	return full - off
+}
+
+// proration is what a change of price costs for the rest of the current period,
+// less than 0 if it gives money back; only what was paid for is prorated.
+// https://docs.stripe.com/billing/subscriptions/prorations
+func (s *Account) proration(u *subscription, price string) int64 {
+	if u.Status != "active" {
+		return 0
+	}
+	more := s.perMonth(u, price) - s.perMonth(u, u.Price)
+	rest, period := u.CurrentPeriodEnd.Sub(s.o.Now()), u.CurrentPeriodEnd.Sub(u.CurrentPeriodStart)
+	return int64(math.Round(float64(more) * min(1, max(0, rest.Seconds()/period.Seconds()))))
+}
+
+// changePlan is the portal's: what the rest of the period costs more is paid at
+// once, what it costs less is taken off the Customer's next invoice.
+func (s *Account) changePlan(u *subscription, price string) {
+	amount := s.proration(u, price)
+	u.Price = price
+	if amount > 0 {
+		s.invoice(u, &invoice{reason: "subscription_update", about: ", for the rest of the period", amount: amount}, true)
+	} else if amount < 0 {
+		c := s.customers.byID[u.Customer]
+		c.credit -= amount
+		s.emit("customer.updated", c.json())
+	}
+	s.updated(u)
+}
+
 func (s *Account) setCancel(u *subscription, on bool) {
 	u.CancelAtPeriodEnd, u.CanceledAt = on, time.Time{}
 	if on {
@@ -181,7 +218,7 @@ func (s *Account) subscriptionJSON(u *subscription) object {
 		"canceled_at": unixOrNull(u.CanceledAt), "ended_at": unixOrNull(u.EndedAt),
 		"trial_start": unixOrNull(trialStart), "trial_end": unixOrNull(u.TrialEnd),
 		"latest_invoice": orNull(u.invoice), "default_payment_method": nil, "schedule": nil, "pause_collection": nil,
-		"automatic_tax": object{"enabled": false},
+		"automatic_tax": object{"enabled": false}, "discount": discountJSON(u.promotion),
 		"items": object{
 			"object": "list", "has_more": false, "total_count": 1, "url": "/v1/subscription_items?subscription=" + u.ID,
 			"data": []object{item},
