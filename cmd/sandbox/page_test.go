@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -100,6 +102,40 @@ func TestSandboxPage(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != 200 || resp.Header.Get("Access-Control-Allow-Origin") != "http://localhost:3000" {
 		t.Errorf("create-checkout from the site = %d, %v; want 200 and CORS", resp.StatusCode, resp.Header)
+	}
+	var made struct{ URL string }
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil {
+		t.Fatal(err)
+	}
+	r, err = http.NewRequestWithContext(t.Context(), "GET", made.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Body.Close()
+	html, err := io.ReadAll(opened.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(html)
+	cards := regexp.MustCompile(`(?m)^\| ((?:\d{4} ){4})\| (.*) \|$`).FindAllStringSubmatch(string(readme), -1)
+	if len(cards) < 4 {
+		t.Errorf("cards = %q; want 4", cards)
+	}
+	for _, card := range cards {
+		if !strings.Contains(page, strings.TrimSpace(card[1])+"</button> "+card[2]) {
+			t.Errorf("Checkout page = %s; want the card %s, which %s", page, card[1], card[2])
+		}
+	}
+	if !strings.Contains(page, "SAVE20") {
+		t.Errorf("Checkout page = %s; want the promotion code", page)
 	}
 	trial := field{"subscription_data[trial_period_days]", "7"}
 	follow(t, s.site, func(told *told) bool {
