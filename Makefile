@@ -38,7 +38,7 @@ build: ## bin/stripe-sidecar, bin/sandbox and bin/bench, static
 image: ## the container image stripe-sidecar
 	docker build --build-arg VERSION=$(VERSION) -t stripe-sidecar .
 
-bench: build ## under load beside a bare handler: one table, in under five minutes
+bench: build ## under load beside a bare handler: one table, in about a minute
 	@bin/bench
 
 soak: build ## 200,000 requests with faults; nothing may grow
@@ -51,8 +51,8 @@ fuzz: ## each fuzz target for a minute
 	  done; \
 	done
 
-chaos: ## three replicas behind nginx, one killed and started again under load
-	go test -tags chaos -run '^TestChaos$$' -timeout 5m -v ./cmd/stripe-sidecar
+chaos: ## replicas killed and restarted under load behind nginx, HAProxy and Caddy; 64 MB and a quarter of a core
+	go test -tags chaos -run '^TestChaos' -timeout 10m -v ./cmd/stripe-sidecar
 
 licences: build ## the modules in the binary and their licences
 	@go version -m bin/stripe-sidecar | awk '$$1 == "dep" {print $$2 "@" $$3}' | while read -r module; do \

@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/httprate"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -69,9 +70,9 @@ type route struct {
 
 func (s *service) routes() []route {
 	endpoints := &intake{limit: 64 << 10, tooLarge: errBodyTooLarge, patience: 5 * time.Second,
-		perNetwork: 20, all: s.MaxInFlight, slots: make(chan struct{}, s.MaxInFlight)}
+		unread: Shares{Each: 20, All: s.MaxInFlight}, slots: semaphore.NewWeighted(int64(s.MaxInFlight))}
 	events := &intake{limit: 1 << 20, tooLarge: errEventTooLarge, patience: 2 * time.Second,
-		perNetwork: 4, all: 4 * s.MaxEvents, slots: make(chan struct{}, s.MaxEvents)}
+		unread: Shares{Each: 4, All: 4 * s.MaxEvents}, slots: semaphore.NewWeighted(int64(s.MaxEvents))}
 	post := func(handle endpointFunc) http.Handler {
 		return s.limited(s.Auth.Middleware(s.endpoint(endpoints, handle)))
 	}
@@ -149,32 +150,30 @@ func (s *service) handler(routes []route) http.Handler {
 	return h
 }
 
-// endpointFunc is a handler that returns its error, for one place to answer. A body
-// that could not be read is the handler's to report, at its turn.
-type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error
+// endpointFunc is a handler that returns what to answer, or its error, for one place to
+// say so. A body that could not be read is the handler's to report, at its turn.
+type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) (any, error)
 
 // endpoint reads the body, waits for nobody where the slots are taken, and
 // bounds the time of the work.
 func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw, unread := in.read(w, r, s.TrustedProxies.Client(r))
-		if unread == errOverloaded {
-			fail(w, r, unread)
-			return
-		}
-		release, ok := in.slot()
-		if !ok {
+		raw, unread := in.read(w, r)
+		if unread == errOverloaded || !in.slots.TryAcquire(1) {
 			fail(w, r, errOverloaded)
 			return
 		}
-		defer release()
+		defer in.slots.Release(1)
 		s.metrics.inFlight.Inc()
 		defer s.metrics.inFlight.Dec()
 		ctx, cancel := context.WithTimeout(r.Context(), s.UpstreamTimeout)
 		defer cancel()
-		if err := handle(w, r.WithContext(ctx), raw, unread); err != nil {
+		answer, err := handle(w, r.WithContext(ctx), raw, unread)
+		if err != nil {
 			fail(w, r, err)
+			return
 		}
+		respond(w, http.StatusOK, answer)
 	})
 }
 

@@ -8,66 +8,26 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/netip"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // intake bounds what some routes take in together. A body is read before its
 // request has a slot: connections that send a header and no body would take all
-// the slots there are.
+// the slots there are. The probes have no such bounds, or an orchestrator would kill a
+// service for being busy.
 type intake struct {
-	limit      int64         // bytes
-	tooLarge   error         // for more
-	patience   time.Duration // for the whole body
-	perNetwork int           // bodies that one client may leave unread at once
-	all        int           // likewise, all clients together
-	slots      chan struct{} // one for each request that may be worked on at once
-
-	mu     sync.Mutex
-	unread map[netip.Prefix]int
-	total  int
+	limit    int64         // bytes
+	tooLarge error         // for more
+	patience time.Duration // for the whole body
+	unread   Shares        // of bodies that have not arrived yet
+	slots    *semaphore.Weighted
 }
 
-// enter counts a body that is to be read; leave must follow. ok is false when
-// there are too many.
-func (in *intake) enter(client netip.Prefix) (leave func(), ok bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.total >= in.all || client.IsValid() && in.unread[client] >= in.perNetwork {
-		return nil, false
-	}
-	if in.unread == nil {
-		in.unread = map[netip.Prefix]int{}
-	}
-	in.total++
-	in.unread[client]++
-	return func() {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.total--
-		if in.unread[client]--; in.unread[client] == 0 {
-			delete(in.unread, client)
-		}
-	}, true
-}
-
-// slot takes a slot, which release gives back; ok is false when there is none.
-// The probes have no such bound, or an orchestrator would kill a service for
-// being busy.
-func (in *intake) slot() (release func(), ok bool) {
-	select {
-	case in.slots <- struct{}{}:
-		return func() { <-in.slots }, true
-	default:
-		return nil, false
-	}
-}
-
-// read returns a request's body. client is who sends it, the zero Prefix when
-// that is unknown.
-func (in *intake) read(w http.ResponseWriter, r *http.Request, client netip.Prefix) ([]byte, error) {
-	leave, ok := in.enter(client)
+// read returns a request's body.
+func (in *intake) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	leave, ok := in.unread.Take(entryOf(r.Context()).client())
 	if !ok {
 		return nil, errOverloaded
 	}
@@ -117,7 +77,7 @@ func (b body) whole(name string, value *int64, most int64) error {
 // none, or null, or nothing in it.
 func (b body) text(name string, value *string, missing error) error {
 	if raw, ok := b[name]; ok {
-		if err := json.Unmarshal(raw, value); err != nil { // null is no error
+		if err := json.Unmarshal(raw, value); err != nil { // null is not an error
 			return badRequest(name + " must be a string")
 		}
 	}

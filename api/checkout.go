@@ -13,18 +13,18 @@ import (
 
 // createCheckout is POST /api/stripe/create-checkout: it sends a buyer, signed
 // in or not, to a Stripe Checkout Session.
-func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error {
+func (s *service) createCheckout(_ http.ResponseWriter, r *http.Request, raw []byte, unread error) (any, error) {
 	if unread != nil {
-		return unread
+		return nil, unread
 	}
 	request, err := s.checkoutRequest(r.Context(), raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// Only now is anybody asked: a bad request costs Supabase and Stripe nothing.
 	user, err := auth.CurrentUser(r.Context())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	page, err := s.buy(r, request, user)
 	if errors.Is(err, billing.ErrUserUnknown) { // deleted, or is the database behind?
@@ -38,11 +38,7 @@ func (s *service) createCheckout(w http.ResponseWriter, r *http.Request, raw []b
 	if errors.Is(err, auth.ErrSignedOut) {
 		page, err = s.buy(r, request, nil) // a session that Supabase refuses is a guest here
 	}
-	if err != nil {
-		return err
-	}
-	respondPage(w, r, page)
-	return nil
+	return sent(r, page, err)
 }
 
 // buy starts the purchase of a user, nil for a guest. A subscriber who may not
@@ -53,12 +49,12 @@ func (s *service) buy(r *http.Request, request billing.CheckoutRequest, user *au
 	}
 	ctx, key := r.Context(), r.Header.Get("Idempotency-Key")
 	entryOf(ctx).userID = ""
-	switch addr, known := s.TrustedProxies.ClientAddr(r); {
+	switch addr := entryOf(ctx).addr; {
 	case user != nil:
 		entryOf(ctx).userID = user.ID
 		request.User = billing.User{ID: user.ID, Email: user.Email}
 		request.IdempotencyKey = "user " + user.ID + " " + key
-	case known:
+	case addr.IsValid():
 		request.IdempotencyKey = "guest " + addr.String() + " " + key
 	default: // everybody behind a proxy that does not tell would be one guest
 		key = ""
@@ -107,4 +103,13 @@ func (s *service) checkoutRequest(ctx context.Context, raw []byte) (c billing.Ch
 		err = errPriceNotForSale
 	}
 	return c, err
+}
+
+// prices is GET /api/stripe/prices, for pricing pages: what is for sale.
+func (s *service) prices(w http.ResponseWriter, r *http.Request, _ []byte, _ error) (any, error) {
+	prices, err := s.Billing.Prices(r.Context())
+	if err == nil {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+	}
+	return map[string][]billing.Price{"prices": prices}, err
 }

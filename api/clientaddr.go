@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Proxies are the addresses whose X-Forwarded-For is believed.
@@ -12,11 +13,11 @@ type Proxies []netip.Prefix
 
 // ClientAddr returns the address that a request comes from: the peer's or,
 // where that is a trusted proxy, the last one in X-Forwarded-For that is not.
-// Anything further left may be the caller's own invention. known is false for a
+// Anything further left may be the caller's own invention. It is the zero Addr for a
 // trusted proxy that does not say whom it asks for.
-func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
-	addr = parseAddr(r.RemoteAddr)
-	known = !p.Contains(addr)
+func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
+	addr := parseAddr(r.RemoteAddr)
+	known := !p.Contains(addr)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		if !p.Contains(addr) {
@@ -28,18 +29,15 @@ func (p Proxies) ClientAddr(r *http.Request) (addr netip.Addr, known bool) {
 		}
 		addr, known = next, true
 	}
-	return addr, known
+	if !known {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 // Client returns what counts as one client of a request: see ClientAddr. It is
 // the zero Prefix when the address is not known.
-func (p Proxies) Client(r *http.Request) netip.Prefix {
-	addr, known := p.ClientAddr(r)
-	if !known {
-		return netip.Prefix{}
-	}
-	return Network(addr)
-}
+func (p Proxies) Client(r *http.Request) netip.Prefix { return Network(p.ClientAddr(r)) }
 
 // Secure tells whether a trusted proxy says that it was asked over https.
 func (p Proxies) Secure(r *http.Request) bool {
@@ -52,7 +50,7 @@ func (p Proxies) Contains(addr netip.Addr) bool {
 }
 
 // Network returns what counts as one client: an IPv4 address, or the 64 bits
-// that one customer of a provider has at least.
+// that one customer of a provider has at least; the zero Prefix for the zero Addr.
 func Network(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {
@@ -60,6 +58,39 @@ func Network(addr netip.Addr) netip.Prefix {
 	}
 	prefix, _ := addr.Prefix(bits)
 	return prefix
+}
+
+// Shares counts what clients hold of something: Each of them at most so many, and All
+// together. Who is not known, the zero Prefix, counts with all alone.
+type Shares struct {
+	Each, All int
+
+	mu    sync.Mutex
+	held  map[netip.Prefix]int
+	total int
+}
+
+// Take counts one more for a client, which leave gives back, once; ok is false where
+// that would be too many.
+func (s *Shares) Take(client netip.Prefix) (leave func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= s.All || client.IsValid() && s.held[client] >= s.Each {
+		return nil, false
+	}
+	if s.held == nil {
+		s.held = map[netip.Prefix]int{}
+	}
+	s.total++
+	s.held[client]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.total--
+		if s.held[client]--; s.held[client] == 0 {
+			delete(s.held, client)
+		}
+	}, true
 }
 
 // parseAddr reads an IP address with or without a port; the zero Addr for

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -21,22 +22,21 @@ type metrics struct {
 
 // newMetrics returns metrics with everything at zero, registered.
 func newMetrics(registry *prometheus.Registry) metrics {
-	m := metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "stripe_sidecar_requests_total",
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	register := promauto.With(registry)
+	return metrics{
+		requests: register.NewCounterVec(prometheus.CounterOpts{Name: "stripe_sidecar_requests_total",
 			Help: "Requests answered."}, []string{"route", "status"}),
-		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "stripe_sidecar_request_duration_seconds",
+		durations: register.NewHistogramVec(prometheus.HistogramOpts{Name: "stripe_sidecar_request_duration_seconds",
 			Help:    "Time from a request's header to the end of its answer.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}}, []string{"route"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "stripe_sidecar_requests_in_flight",
+		inFlight: register.NewGauge(prometheus.GaugeOpts{Name: "stripe_sidecar_requests_in_flight",
 			Help: "Requests that are being worked on."}),
-		rateLimited: prometheus.NewCounter(prometheus.CounterOpts{Name: "stripe_sidecar_rate_limited_total",
+		rateLimited: register.NewCounter(prometheus.CounterOpts{Name: "stripe_sidecar_rate_limited_total",
 			Help: "Requests refused with 429."}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "stripe_sidecar_events_total",
+		events: register.NewCounterVec(prometheus.CounterOpts{Name: "stripe_sidecar_events_total",
 			Help: "Stripe Events by type, \"other\" for those that mean nothing here, and outcome: stored, ignored or failed."}, []string{"type", "outcome"}),
 	}
-	registry.MustRegister(m.requests, m.durations, m.inFlight, m.rateLimited, m.events,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
 }
 
 func metricsHandler(registry *prometheus.Registry) http.Handler {

@@ -23,7 +23,7 @@ func (s *service) limited(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client := s.TrustedProxies.Client(r)
+		client := entryOf(r.Context()).client()
 		if !client.IsValid() {
 			s.untold.Do(func() {
 				s.Logger.Warn("a trusted proxy sends no X-Forwarded-For: its callers are not rate-limited, and guests' Idempotency-Keys are ignored", "proxy", r.RemoteAddr)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/billing"
@@ -11,11 +12,11 @@ import (
 
 // createPortal is POST /api/stripe/create-portal: it sends a signed-in user to
 // the Stripe billing portal of their own Customer.
-func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byte, unread error) error {
+func (s *service) createPortal(_ http.ResponseWriter, r *http.Request, raw []byte, unread error) (any, error) {
 	ctx := r.Context()
 	user, err := signedIn(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// A token outlives the sign-out or the ban of its user by up to an hour, too
 	// long for a page on which payment methods can be changed. Supabase is asked
@@ -30,14 +31,10 @@ func (s *service) createPortal(w http.ResponseWriter, r *http.Request, raw []byt
 			return err
 		},
 	); err != nil {
-		return err
+		return nil, err
 	}
 	page, err := s.Billing.CreatePortalSession(ctx, request)
-	if err != nil {
-		return err
-	}
-	respondPage(w, r, page)
-	return nil
+	return sent(r, page, err)
 }
 
 // signedIn returns the user of a request to an endpoint that is not for guests.
@@ -69,9 +66,7 @@ func (s *service) portalRequest(raw []byte, unread error) (p billing.PortalReque
 	); err != nil {
 		return p, err
 	}
-	switch p.Flow {
-	case "", billing.FlowPaymentMethod, billing.FlowCancel, billing.FlowUpdate:
-	default:
+	if !slices.Contains([]string{"", billing.FlowPaymentMethod, billing.FlowCancel, billing.FlowUpdate}, p.Flow) {
 		return p, errFlow
 	}
 	return p, s.Sites.checkURLs(field{"returnUrl", p.ReturnURL})

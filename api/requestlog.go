@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"runtime/debug"
 	"strconv"
@@ -17,7 +18,8 @@ import (
 
 // entry is what a request's log line gathers on the way through the service.
 type entry struct {
-	requestID       string // as it may be logged
+	requestID       string     // as it may be logged
+	addr            netip.Addr // the caller's, the zero Addr where it is unknown
 	userID          string
 	stripeRequestID string
 	event           billing.Event
@@ -25,6 +27,9 @@ type entry struct {
 	traceID         string // of the caller's trace, "" for none
 	err             error  // the private cause of a failure
 }
+
+// client is what counts as one caller, the zero Prefix where that is unknown.
+func (e *entry) client() netip.Prefix { return Network(e.addr) }
 
 type entryKey struct{}
 
@@ -41,7 +46,7 @@ var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 func (s *service) identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
-		e := &entry{requestID: billing.Redact(id)}
+		e := &entry{requestID: billing.Redact(id), addr: s.TrustedProxies.ClientAddr(r)}
 		if !validRequestID.MatchString(id) {
 			id = rand.Text()
 			e.requestID = id

@@ -47,8 +47,10 @@ func respond(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(body.Bytes()) // the caller may be gone; there is nobody to tell
 }
 
-// respondPage sends the caller to a page at Stripe.
-func respondPage(w http.ResponseWriter, r *http.Request, page billing.Page) {
-	entryOf(r.Context()).stripeRequestID = page.StripeRequestID
-	respond(w, http.StatusOK, map[string]string{"url": page.URL})
+// sent is the answer that sends the caller to a page at Stripe.
+func sent(r *http.Request, page billing.Page, err error) (any, error) {
+	if err == nil {
+		entryOf(r.Context()).stripeRequestID = page.StripeRequestID
+	}
+	return map[string]string{"url": page.URL}, err
 }

@@ -31,16 +31,14 @@ type wildcard struct{ scheme, dotDomain, port string }
 func ParseSites(list string) (Sites, error) {
 	s := Sites{exact: map[string]bool{}}
 	var mistakes []error
-	n := 0
-	for entry := range strings.SplitSeq(list, ",") {
-		n++
+	for i, entry := range strings.Split(list, ",") {
 		entry = strings.TrimSpace(entry)
 		if entry == "" {
 			continue
 		}
 		if err := s.add(entry); err != nil {
 			// The entry is not quoted: it can be a secret in the wrong place.
-			mistakes = append(mistakes, fmt.Errorf("entry %d %w", n, err))
+			mistakes = append(mistakes, fmt.Errorf("entry %d %w", i+1, err))
 		}
 	}
 	return s, errors.Join(mistakes...)
@@ -134,7 +132,7 @@ func (s Sites) checkURLs(fields ...field) error {
 		// Of user:password@host people read only the first part, so no site that
 		// means well sends anyone there.
 		if elsewhere == nil && !s.Any() && (u.User != nil || !s.allows(o)) {
-			elsewhere = fmt.Errorf("%w: %s is not in SITE_ORIGINS", badRequest(f.name+" is not on an allowed site"), o)
+			elsewhere = fmt.Errorf("%w: %s is none of the sites", badRequest(f.name+" is not on an allowed site"), o)
 		}
 	}
 	return elsewhere

@@ -11,11 +11,11 @@ import (
 // sync is POST /api/stripe/sync, for the page that a buyer returns to, which may
 // be there before the webhook: it records what Stripe has for the user's own
 // Customer and answers with the user's rows. There is nothing in the body.
-func (s *service) sync(w http.ResponseWriter, r *http.Request, _ []byte, unread error) error {
+func (s *service) sync(_ http.ResponseWriter, r *http.Request, _ []byte, unread error) (any, error) {
 	ctx := r.Context()
 	user, err := signedIn(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var customerID string
 	if err := together(
@@ -30,22 +30,18 @@ func (s *service) sync(w http.ResponseWriter, r *http.Request, _ []byte, unread 
 			return err
 		},
 	); err != nil {
-		return err
+		return nil, err
 	}
 	if email := auth.ConfirmedEmail(ctx); s.ClaimGuestPurchases && email != "" {
 		if customerID, err = s.Billing.ClaimGuestPurchases(ctx, billing.User{ID: user.ID, Email: email}, customerID); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	bought := billing.Bought{Subscriptions: []billing.Row{}, Purchases: []billing.Row{}}
-	if customerID != "" {
-		if err := s.Billing.SyncCustomer(ctx, customerID, user.ID); err != nil {
-			return err
-		}
-		if bought, err = s.Billing.Bought(ctx, user.ID); err != nil {
-			return err
-		}
+	if customerID == "" {
+		return billing.Bought{Subscriptions: []billing.Row{}, Purchases: []billing.Row{}}, nil
 	}
-	respond(w, http.StatusOK, bought)
-	return nil
+	if err := s.Billing.SyncCustomer(ctx, customerID, user.ID); err != nil {
+		return nil, err
+	}
+	return s.Billing.Bought(ctx, user.ID)
 }

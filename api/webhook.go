@@ -12,13 +12,13 @@ import (
 // webhook is POST /api/stripe/webhook, which Stripe calls. It answers 200 only
 // after what the Event means is stored, or when there is nothing to store; to
 // anything but that Stripe sends the Event again, for up to three days.
-func (s *service) webhook(w http.ResponseWriter, r *http.Request, payload []byte, unread error) error {
+func (s *service) webhook(_ http.ResponseWriter, r *http.Request, payload []byte, unread error) (any, error) {
 	if unread != nil {
-		return unread
+		return nil, unread
 	}
 	event, err := s.Billing.ReadEvent(payload, r.Header.Get("Stripe-Signature"), time.Now())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	entry := entryOf(r.Context())
 	entry.event = event
@@ -34,8 +34,7 @@ func (s *service) webhook(w http.ResponseWriter, r *http.Request, payload []byte
 	}
 	s.metrics.events.WithLabelValues(eventType, outcome).Inc()
 	if outcome == "failed" {
-		return fmt.Errorf("%w: %w", errEventNotStored, err)
+		return nil, fmt.Errorf("%w: %w", errEventNotStored, err)
 	}
-	respond(w, http.StatusOK, map[string]string{"status": outcome})
-	return nil
+	return map[string]string{"status": outcome}, nil
 }

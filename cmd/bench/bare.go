@@ -1,20 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -23,31 +23,29 @@ import (
 type bare struct {
 	stripe, supabase string // URLs
 	key              *ecdsa.PublicKey
-	signedIn         bool
 	client           *http.Client
 }
 
-// serveBare listens until standard input ends.
-func serveBare(b *bare) error {
-	b.client = &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4096}}
+func serveBare(stripe, supabase string) error {
+	b := &bare{stripe: stripe, supabase: supabase,
+		client: &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4096}}}
+	var set jwkset.JWKSMarshal
+	if err := b.call(context.Background(), "GET", supabase+"/auth/v1/.well-known/jwks.json", "", &set); err != nil {
+		return err
+	}
+	jwk, err := jwkset.NewJWKFromMarshal(set.Keys[0], jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return err
+	}
+	b.key = jwk.Key().(*ecdsa.PublicKey)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("POST "+checkoutPath, b)
-	server := &http.Server{Handler: mux}
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		_ = server.Close()
-	}()
-	if err := announce(ready{Addr: listener.Addr().String()}); err != nil {
-		return err
-	}
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("listening", "addr", listener.Addr().String())
+	return http.Serve(listener, mux)
 }
 
 func (b *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -65,29 +63,34 @@ func (b *bare) checkout(r *http.Request) (string, error) {
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		return "", err
 	}
-	userID, customerID := "", ""
-	if b.signedIn {
-		var err error
-		if userID, err = b.user(r); err != nil {
-			return "", err
-		}
-		if customerID, err = b.customer(r.Context(), userID); err != nil {
-			return "", err
-		}
+	form := url.Values{ // as the service sends it
+		"mode": {body.Mode}, "success_url": {body.SuccessURL}, "cancel_url": {body.CancelURL}, "allow_promotion_codes": {"true"},
+		"line_items[0][price]": {body.PriceID}, "line_items[0][quantity]": {"1"},
 	}
-	form := stripeForm(body.PriceID, body.Mode, body.SuccessURL, body.CancelURL, userID, customerID)
+	if cookie, err := r.Cookie(cookieName); err == nil {
+		userID, err := b.user(cookie.Value)
+		if err != nil {
+			return "", err
+		}
+		var rows [1]struct {
+			ID string `json:"stripe_customer_id"`
+		}
+		if err := b.call(r.Context(), "GET", b.supabase+"/rest/v1/customers?select=stripe_customer_id&id=eq."+userID, "", &rows); err != nil {
+			return "", err
+		}
+		form.Set("customer", rows[0].ID)
+		form.Set("client_reference_id", userID)
+		form.Set("metadata[supabase_user_id]", userID)
+		form.Set("subscription_data[metadata][supabase_user_id]", userID)
+	}
 	var session struct{ URL string }
-	err := b.call(r.Context(), "POST", b.stripe+stripePath, form, &session)
+	err := b.call(r.Context(), "POST", b.stripe+stripePath, form.Encode(), &session)
 	return session.URL, err
 }
 
 // user verifies the access token in the session's cookie.
-func (b *bare) user(r *http.Request) (string, error) {
-	cookie, err := r.Cookie(cookieName)
-	if err != nil {
-		return "", err
-	}
-	text, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(cookie.Value, "base64-"))
+func (b *bare) user(cookie string) (string, error) {
+	text, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(cookie, "base64-"))
 	if err != nil {
 		return "", err
 	}
@@ -103,19 +106,8 @@ func (b *bare) user(r *http.Request) (string, error) {
 	return claims.Subject, err
 }
 
-func (b *bare) customer(ctx context.Context, userID string) (string, error) {
-	var rows []struct {
-		ID string `json:"stripe_customer_id"`
-	}
-	err := b.call(ctx, "GET", b.supabase+"/rest/v1/customers?select=stripe_customer_id&id=eq."+userID, "", &rows)
-	if err != nil || len(rows) != 1 {
-		return "", fmt.Errorf("%d rows: %w", len(rows), err)
-	}
-	return rows[0].ID, nil
-}
-
 func (b *bare) call(ctx context.Context, method, url, form string, answer any) error {
-	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader([]byte(form)))
+	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(form))
 	if err != nil {
 		return err
 	}
@@ -133,19 +125,4 @@ func (b *bare) call(ctx context.Context, method, url, form string, answer any) e
 		return fmt.Errorf("%s: %w", resp.Status, err)
 	}
 	return json.Unmarshal(body, answer)
-}
-
-// stripeForm is the call that the service makes.
-func stripeForm(priceID, mode, successURL, cancelURL, userID, customerID string) string {
-	form := url.Values{
-		"mode": {mode}, "success_url": {successURL}, "cancel_url": {cancelURL}, "allow_promotion_codes": {"true"},
-		"line_items[0][price]": {priceID}, "line_items[0][quantity]": {"1"},
-	}
-	if customerID != "" {
-		form.Set("customer", customerID)
-		form.Set("client_reference_id", userID)
-		form.Set("metadata[supabase_user_id]", userID)
-		form.Set("subscription_data[metadata][supabase_user_id]", userID)
-	}
-	return form.Encode()
 }

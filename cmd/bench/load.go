@@ -2,147 +2,108 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 )
-
-// load sends requests over keep-alive connections, the next one of each when
-// the last was answered. It writes them as they are: a whole HTTP client would
-// take more of the processors than what is measured.
-type load struct {
-	addr    string
-	request func(n int64) []byte // the nth, from 1
-	atOnce  int
-}
-
-// answers are those to requests of the time that was measured.
-type answers struct {
-	elapsed time.Duration
-	times   []time.Duration // of the 200s, in order
-	refused int             // 503 with Retry-After
-	failed  int             // anything else, unmeasured ones too
-}
-
-func (a *answers) perSecond() float64 { return float64(len(a.times)) / a.elapsed.Seconds() }
-
-// quantile returns a time that the share q of the answers stayed under, in ms.
-func (a *answers) quantile(q float64) float64 {
-	if len(a.times) == 0 {
-		return 0
-	}
-	return a.times[int(q*float64(len(a.times)-1))].Seconds() * 1e3
-}
 
 const (
-	warmUp   = 300 * time.Millisecond
-	maxPhase = 15 * time.Second // on a machine that is too busy to measure anything
+	checkoutPath = "/api/stripe/create-checkout"
+	stripePath   = "/v1/checkout/sessions"
+	cookieName   = "sb-bench-auth-token"
+	stripeKey    = "sk_test_bench_not_a_real_key"
+	checkoutBody = `{"priceId":"price_1MotwRLkdIwHu7ixYcPLm5uZ","mode":"subscription",` +
+		`"successUrl":"https://example.com/success?session_id={CHECKOUT_SESSION_ID}","cancelUrl":"https://example.com/cancel"}`
 )
 
-// run sends unmeasured until every connection has had an answer, and then
-// measured for a while and until as many have come; measuring is called at the
-// beginning and at the end of that.
-func (l load) run(ctx context.Context, measured time.Duration, measuring func()) (*answers, error) {
-	callers, err := dial(ctx, l.addr, l.atOnce)
-	defer closeAll(callers)
-	if err != nil {
-		return nil, err
-	}
-	var sent, done, phase atomic.Int64 // phase: 0 warm-up, 1 measured, 2 over
-	var mu sync.Mutex
-	var all answers
-	var wg sync.WaitGroup
-	for _, c := range callers {
-		wg.Go(func() {
-			var own answers
-			for phase.Load() < 2 {
-				start := time.Now()
-				status, err := c.call(l.request(sent.Add(1)))
-				took := time.Since(start)
-				done.Add(1)
-				inTime := phase.Load() == 1
-				switch {
-				case err == nil && status == http.StatusOK && inTime:
-					own.times = append(own.times, took)
-				case err == nil && status == http.StatusServiceUnavailable && c.retryAfter > 0 && inTime:
-					own.refused++
-				case err != nil || status != http.StatusOK && status != http.StatusServiceUnavailable:
-					own.failed++
-				}
-				if err != nil {
-					break // the connection is of no more use
-				}
-				for pause := c.retryAfter; pause > 0 && phase.Load() < 2; pause -= 50 * time.Millisecond {
-					time.Sleep(50 * time.Millisecond)
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			all.times = append(all.times, own.times...)
-			all.refused += own.refused
-			all.failed += own.failed
-		})
-	}
-	pass := func(least time.Duration) {
-		begin, from := time.Now(), done.Load()
-		time.Sleep(least)
-		for done.Load()-from < int64(l.atOnce) && time.Since(begin) < maxPhase && ctx.Err() == nil {
-			time.Sleep(5 * time.Millisecond)
-		}
-	}
-	pass(warmUp)
-	measuring()
-	start := time.Now()
-	phase.Store(1)
-	pass(measured)
-	phase.Store(2)
-	all.elapsed = time.Since(start)
-	measuring()
-	wg.Wait()
-	slices.Sort(all.times)
-	return &all, context.Cause(ctx)
+// post returns the nth request as a browser behind a proxy would send it. Each
+// comes from an address of its own, or most would be over the limit.
+func post(n int, path, headers, body string) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"+
+		"Accept: */*\r\nOrigin: https://example.com\r\nSec-Fetch-Site: same-origin\r\nX-Forwarded-For: 20.%d.%d.%d\r\n%s"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, byte(n>>16), byte(n>>8), byte(n), headers, len(body), body)
 }
 
-// caller is one connection.
+func guestCheckout(n int) []byte { return post(n, checkoutPath, "", checkoutBody) }
+
+// cookie is the header line of a session as @supabase/ssr writes it.
+func cookie(s fakesupabase.Session) string {
+	return "Cookie: " + cookieName + "=base64-" + base64.RawURLEncoding.EncodeToString(s.JSON) + "\r\n"
+}
+
+func (b *bench) signedInCheckout(n int) []byte {
+	return post(n, checkoutPath, b.cookies[n%len(b.cookies)], checkoutBody)
+}
+
+// caller is one keep-alive connection. It writes requests as they are: a whole
+// HTTP client would take more of the processors than what is measured.
 type caller struct {
 	net.Conn
-	in         *bufio.Reader
-	retryAfter time.Duration // of the last answer, 0 without one
+	in *bufio.Reader
 }
 
-// callTimeout is longer than the service may take for any answer.
-const callTimeout = 40 * time.Second
-
-// call sends a request and reads the whole answer.
-func (c *caller) call(request []byte) (status int, err error) {
-	_ = c.SetDeadline(time.Now().Add(callTimeout))
+// call sends a request and reads the whole answer, body and all.
+func (c *caller) call(request []byte) (*http.Response, error) {
+	_ = c.SetDeadline(time.Now().Add(40 * time.Second)) // longer than the service may take
 	if _, err := c.Write(request); err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return 0, err
-	}
-	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	c.retryAfter = time.Duration(seconds) * time.Second
-	if resp.Close {
-		return resp.StatusCode, errors.New("the service closes the connection")
-	}
-	return resp.StatusCode, nil
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp, err
 }
 
-func dial(ctx context.Context, addr string, n int) ([]*caller, error) {
-	var callers []*caller
+// send sends n requests over some connections, the next one of each when the last
+// was answered, and returns how long each took, in ms. Any answer but 200 is an
+// error.
+func send(ctx context.Context, callers []*caller, n int, request func(n int) []byte) ([]float64, error) {
+	took := make([]float64, n)
+	var sent atomic.Int64
+	group, stop := errgroup.WithContext(ctx)
+	for _, c := range callers {
+		group.Go(func() error {
+			for i := int(sent.Add(1)) - 1; i < n && stop.Err() == nil; i = int(sent.Add(1)) - 1 {
+				begun := time.Now()
+				resp, err := c.call(request(i))
+				if err != nil {
+					return err
+				}
+				if resp.StatusCode != http.StatusOK {
+					return errors.New(resp.Status)
+				}
+				took[i] = milliseconds(begun)
+			}
+			return nil
+		})
+	}
+	return took, cmp.Or(group.Wait(), context.Cause(ctx))
+}
+
+func milliseconds(since time.Time) float64 { return time.Since(since).Seconds() * 1e3 }
+
+// quantile returns a value that the share q does not exceed.
+func quantile(values []float64, q float64) float64 {
+	slices.Sort(values)
+	return values[int(q*float64(len(values)-1))]
+}
+
+// connect opens n connections; closeAll must follow, after an error too.
+func connect(ctx context.Context, addr string, n int) (callers []*caller, _ error) {
 	var d net.Dialer
 	for range n {
 		conn, err := d.DialContext(ctx, "tcp", addr)

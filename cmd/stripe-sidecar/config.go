@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -247,39 +247,61 @@ func (m mistakes) Error() string {
 
 // check finds what is wrong with values that could be read, and between them.
 func (c config) check(m mistakes) {
-	required := func(name string, set bool, remedy string) {
-		if !set && len(m[name]) == 0 {
-			m.add(name, "is not set: "+remedy)
-		}
-	}
-	required("STRIPE_SECRET_KEY", c.StripeSecretKey.Reveal() != "", "take it from https://dashboard.stripe.com/apikeys")
-	required("SUPABASE_URL", c.SupabaseURL.Host != "", "take it from the project's settings, API")
-	required("SUPABASE_ANON_KEY", c.SupabaseAnonKey.Reveal() != "", "take it from the project's settings, API keys")
-	required("SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.Reveal() != "", "take it from the project's settings, API keys")
+	unread := maps.Clone(m)
+	key, anonKey, jwtSecret := c.StripeSecretKey.Reveal(), c.SupabaseAnonKey.Reveal(), c.SupabaseJWTSecret.Reveal()
+	secretKey := strings.HasPrefix(key, "sk_") || strings.HasPrefix(key, "rk_")
+	anonRole, serviceRole := supabaseRole(anonKey), supabaseRole(c.SupabaseServiceRoleKey.Reveal())
+	_, signed := jwt.Parse(anonKey, func(*jwt.Token) (any, error) { return []byte(jwtSecret), nil },
+		jwt.WithValidMethods([]string{"HS256"}), jwt.WithoutClaimsValidation())
+	othersSecret := errors.Is(signed, jwt.ErrTokenSignatureInvalid) && strings.Count(anonKey, ".") == 2
+	host := c.SupabaseURL.Hostname()
+	_, signInKnown := signInModes[c.CheckoutRequireSignIn]
+	_, cookieOptions := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName())
+	for _, wrong := range []struct {
+		variable string
+		is       bool
+		text     string
+	}{
+		{"STRIPE_SECRET_KEY", key == "", "is not set: take it from https://dashboard.stripe.com/apikeys"},
+		{"SUPABASE_URL", host == "", "is not set: take it from the project's settings, API"},
+		{"SUPABASE_ANON_KEY", anonKey == "", "is not set: take it from the project's settings, API keys"},
+		{"SUPABASE_SERVICE_ROLE_KEY", c.SupabaseServiceRoleKey.Reveal() == "", "is not set: take it from the project's settings, API keys"},
 
-	if c.AdminPort != 0 && c.AdminPort == c.Port {
-		m.add("ADMIN_PORT", "is the same as PORT: leave it out, or choose another")
-	}
-	switch key := c.StripeSecretKey.Reveal(); {
-	case key == "":
-	case strings.HasPrefix(key, "pk_"):
-		m.add("STRIPE_SECRET_KEY", "is a publishable key, which can create nothing: use the secret key, sk_…")
-	case !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
-		m.add("STRIPE_SECRET_KEY", "is not a secret key: one begins with sk_ or, restricted, with rk_")
-	case c.live() && c.StripeAPIBase != (baseURL{}):
-		m.add("STRIPE_API_BASE", "would send a live key to another server than Stripe's: unset it, or use a test key")
-	}
-	if c.live() && c.SiteOrigins.Any() && len(m["SITE_ORIGINS"]) == 0 {
-		m.add("SITE_ORIGINS", "is not set, but the key is a live one, and buyers could be sent to any site: name yours, https://example.com say")
-	}
-	if c.live() && !c.SiteOrigins.Any() && !c.SiteOrigins.Secure() {
-		m.add("SITE_ORIGINS", "has a site of http, but the key is a live one, and sessions and buyers would cross the network in the open: https://example.com say")
-	}
-	if u := c.SupabaseURL; u.Scheme == "http" && !u.private() {
-		m.add("SUPABASE_URL", "is http to a host elsewhere, and keys and sessions would cross the network in the open: use https")
-	}
-	if host := c.SupabaseURL.Hostname(); host == "supabase.com" || host == "app.supabase.com" {
-		m.add("SUPABASE_URL", "is the dashboard's address: use the project's own, https://<ref>.supabase.co")
+		{"ADMIN_PORT", c.AdminPort != 0 && c.AdminPort == c.Port, "is the same as PORT: leave it out, or choose another"},
+		{"STRIPE_SECRET_KEY", strings.HasPrefix(key, "pk_"), "is a publishable key, which can create nothing: use the secret key, sk_…"},
+		{"STRIPE_SECRET_KEY", key != "" && !secretKey && !strings.HasPrefix(key, "pk_"), "is not a secret key: one begins with sk_ or, restricted, with rk_"},
+		{"STRIPE_API_BASE", c.live() && c.StripeAPIBase != (baseURL{}), "would send a live key to another server than Stripe's: unset it, or use a test key"},
+		{"SITE_ORIGINS", c.live() && c.SiteOrigins.Any(), "is not set, but the key is a live one, and buyers could be sent to any site: name yours, https://example.com say"},
+		{"SITE_ORIGINS", c.live() && !c.SiteOrigins.Any() && !c.SiteOrigins.Secure(),
+			"has a site of http, but the key is a live one, and sessions and buyers would cross the network in the open: https://example.com say"},
+		{"SUPABASE_URL", c.SupabaseURL.Scheme == "http" && !c.SupabaseURL.private(), "is http to a host elsewhere, and keys and sessions would cross the network in the open: use https"},
+		{"SUPABASE_URL", host == "supabase.com" || host == "app.supabase.com", "is the dashboard's address: use the project's own, https://<ref>.supabase.co"},
+		{"SUPABASE_ANON_KEY", anonRole != "" && anonRole != "anon", "is a " + anonRole + " key: use the anon key, or sb_publishable_…"},
+		{"SUPABASE_SERVICE_ROLE_KEY", serviceRole != "" && serviceRole != "service_role",
+			"is a key of the role " + serviceRole + ", which cannot read the customers table: use the service role key, or sb_secret_…"},
+		{"SUPABASE_JWT_SECRET", jwtSecret != "" && len(jwtSecret) < 32, "has fewer than 32 characters, which no project's has: take it from the project's settings, JWT keys"},
+		{"SUPABASE_JWT_SECRET", len(jwtSecret) >= 32 && othersSecret, "did not sign SUPABASE_ANON_KEY: one of the two is another project's, or an old one"},
+		{"SUPABASE_COOKIE_NAME", !cookieName.MatchString(c.cookieName()), "is not the name of a cookie: set it to the site's cookieOptions.name"},
+		{"SUPABASE_COOKIE_OPTIONS", cookieOptions != nil, fmt.Sprint(cookieOptions)},
+		{"CHECKOUT_REQUIRE_SIGN_IN", !signInKnown, "is none of none, subscription and all"},
+		{"CHECKOUT_TRIAL_DAYS", c.CheckoutTrialDays > 730, "is over 730, the most that Stripe allows"},
+		{"PORTAL_CONFIGURATION", c.PortalConfiguration != "" && !strings.HasPrefix(c.PortalConfiguration, "bpc_"), "is not a portal configuration: one begins with bpc_"},
+		{"CUSTOMERS_CUSTOMER_COLUMN", c.CustomersUserColumn == c.CustomersCustomerColumn, "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each"},
+		{"CUSTOMERS_TABLE", c.CustomersTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable == c.CustomersTable, "is the name of CUSTOMERS_TABLE too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable.ours(), "is the name of a table of the schema too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable == c.CustomersTable, "is the name of CUSTOMERS_TABLE too: each table needs its own"},
+		{"PURCHASES_TABLE", c.PurchasesTable == c.SubscriptionsTable, "is the name of SUBSCRIPTIONS_TABLE too: each table needs its own"},
+		{"USER_DELETED", !slices.Contains([]string{billing.KeepCustomer, billing.CancelSubscriptions, billing.DeleteCustomer}, c.UserDeleted), "is none of keep, cancel and delete"},
+		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout <= 0, "must be longer than 0"},
+		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout > time.Minute, "is over 60s, longer than any caller waits"},
+		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout <= 0, "must be longer than 0"},
+		{"LOG_FORMAT", !slices.Contains([]string{"", "json", "text"}, c.LogFormat), "is neither json nor text"},
+	} {
+		if wrong.is && unread[wrong.variable] == nil {
+			m.add(wrong.variable, wrong.text)
+		}
 	}
 	for i, price := range c.AllowedPrices {
 		switch {
@@ -289,76 +311,25 @@ func (c config) check(m mistakes) {
 			m.add("ALLOWED_PRICES", fmt.Sprintf("entry %d is neither a price, price_…, nor a lookup key", i+1))
 		}
 	}
-	switch role := supabaseRole(c.SupabaseAnonKey); role {
-	case "", "anon":
-	default:
-		m.add("SUPABASE_ANON_KEY", "is a "+role+" key: use the anon key, or sb_publishable_…")
-	}
-	switch role := supabaseRole(c.SupabaseServiceRoleKey); role {
-	case "", "service_role":
-	default:
-		m.add("SUPABASE_SERVICE_ROLE_KEY", "is a key of the role "+role+", which cannot read the customers table: use the service role key, or sb_secret_…")
-	}
-	if secret := c.SupabaseJWTSecret.Reveal(); secret != "" {
-		_, err := jwt.Parse(c.SupabaseAnonKey.Reveal(), func(*jwt.Token) (any, error) { return []byte(secret), nil },
-			jwt.WithValidMethods([]string{"HS256"}), jwt.WithoutClaimsValidation())
-		switch {
-		case len(secret) < 32:
-			m.add("SUPABASE_JWT_SECRET", "has fewer than 32 characters, which no project's has: take it from the project's settings, JWT keys")
-		case errors.Is(err, jwt.ErrTokenSignatureInvalid) && strings.Count(c.SupabaseAnonKey.Reveal(), ".") == 2:
-			m.add("SUPABASE_JWT_SECRET", "did not sign SUPABASE_ANON_KEY: one of the two is another project's, or an old one")
-		}
-	}
-	if !cookieName.MatchString(c.cookieName()) {
-		m.add("SUPABASE_COOKIE_NAME", "is not the name of a cookie: set it to the site's cookieOptions.name")
-	}
-	if _, err := auth.ParseCookieOptions(c.SupabaseCookieOptions, c.cookieName()); err != nil {
-		m.add("SUPABASE_COOKIE_OPTIONS", err.Error())
-	}
-	if !slices.Contains([]string{"none", "subscription", "all"}, c.CheckoutRequireSignIn) {
-		m.add("CHECKOUT_REQUIRE_SIGN_IN", "is none of none, subscription and all")
-	}
 	c.checkParams(m)
-	if c.CheckoutTrialDays > 730 {
-		m.add("CHECKOUT_TRIAL_DAYS", "is over 730, the most that Stripe allows")
-	}
-	if p := c.PortalConfiguration; p != "" && !strings.HasPrefix(p, "bpc_") {
-		m.add("PORTAL_CONFIGURATION", "is not a portal configuration: one begins with bpc_")
-	}
-	if c.CustomersUserColumn == c.CustomersCustomerColumn && c.CustomersUserColumn != "" {
-		m.add("CUSTOMERS_CUSTOMER_COLUMN", "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each")
-	}
-	c.checkTables(m)
-	if d := c.UserDeleted; d != billing.KeepCustomer && d != billing.CancelSubscriptions && d != billing.DeleteCustomer {
-		m.add("USER_DELETED", "is none of keep, cancel and delete")
-	}
-	for name, d := range map[string]time.Duration{"UPSTREAM_TIMEOUT": c.UpstreamTimeout, "SHUTDOWN_TIMEOUT": c.ShutdownTimeout} {
-		if d <= 0 && len(m[name]) == 0 {
-			m.add(name, "must be longer than 0")
-		}
-	}
-	if c.UpstreamTimeout > time.Minute {
-		m.add("UPSTREAM_TIMEOUT", "is over 60s, longer than any caller waits")
-	}
-	if c.LogFormat != "" && c.LogFormat != "json" && c.LogFormat != "text" {
-		m.add("LOG_FORMAT", "is neither json nor text")
-	}
 }
 
 // warnings are for a configuration that works but may not be what was meant.
 func (c config) warnings() []string {
 	var w []string
-	if c.SiteOrigins.Any() {
-		w = append(w, "SITE_ORIGINS is not set: buyers may be sent to any site, and no other site's pages can call this service")
-	}
-	if c.live() && len(c.AllowedPrices) == 0 {
-		w = append(w, "ALLOWED_PRICES is not set: every active price of the account can be bought, old ones and private offers too")
-	}
-	if len(c.StripeWebhookSecret) == 0 {
-		w = append(w, "STRIPE_WEBHOOK_SECRET is not set: what is bought is not written to the site's database")
-	}
-	if c.ClaimGuestPurchases && len(c.StripeWebhookSecret) == 0 {
-		w = append(w, "CLAIM_GUEST_PURCHASES is set without STRIPE_WEBHOOK_SECRET: nothing is claimed")
+	unrecorded := len(c.StripeWebhookSecret) == 0
+	for _, odd := range []struct {
+		is   bool
+		text string
+	}{
+		{c.SiteOrigins.Any(), "SITE_ORIGINS is not set: buyers may be sent to any site, and no other site's pages can call this service"},
+		{c.live() && len(c.AllowedPrices) == 0, "ALLOWED_PRICES is not set: every active price of the account can be bought, old ones and private offers too"},
+		{unrecorded, "STRIPE_WEBHOOK_SECRET is not set: what is bought is not written to the site's database"},
+		{unrecorded && c.ClaimGuestPurchases, "CLAIM_GUEST_PURCHASES is set without STRIPE_WEBHOOK_SECRET: nothing is claimed"},
+	} {
+		if odd.is {
+			w = append(w, odd.text)
+		}
 	}
 	for _, name := range strangers() {
 		w = append(w, name+" is not a variable of this service: stripe-sidecar -h lists them")
@@ -373,15 +344,20 @@ func (c config) live() bool {
 		!strings.HasPrefix(key[3:], "test_")
 }
 
-// signInModes are the modes of a purchase that a guest cannot make.
-func (c config) signInModes() []string {
-	switch c.CheckoutRequireSignIn {
-	case "subscription":
-		return []string{billing.ModeSubscription}
-	case "all":
-		return []string{billing.ModePayment, billing.ModeSubscription}
+// mode is what Stripe calls it.
+func (c config) mode() string {
+	if c.live() {
+		return "live"
 	}
-	return nil
+	return "test"
+}
+
+// signInModes are the modes of a purchase that a guest cannot make, by what
+// CHECKOUT_REQUIRE_SIGN_IN says.
+var signInModes = map[string][]string{
+	"none":         nil,
+	"subscription": {billing.ModeSubscription},
+	"all":          {billing.ModePayment, billing.ModeSubscription},
 }
 
 // cookieName is the cookie in which the site's @supabase/ssr keeps the session.
@@ -396,34 +372,4 @@ func (c config) cookieName() string {
 // address is a port at a host, which may be written as [::1].
 func address(host string, port uint16) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(int(port)))
-}
-
-// usage prints the commands and the table of variables.
-func usage(w io.Writer) {
-	fmt.Fprint(w, `stripe-sidecar sells and manages with Stripe for a site on Supabase.
-
-  stripe-sidecar serve        answer requests; also without any argument
-  stripe-sidecar doctor       check the set-up against the real Stripe and Supabase, a line
-                              each with the remedy; --json for machines; exit 0 or 1
-  stripe-sidecar webhook URL  have Stripe send its events to URL, which ends in
-                              /api/stripe/webhook: print the secret of a new endpoint, or
-                              mend the events of the one that is there
-  stripe-sidecar sync [ID]    write subscriptions and purchases anew for every Customer,
-                              or for those of the users after one with this ID
-  stripe-sidecar schema       print the SQL for the site's database, with the tables of this
-                              configuration; it needs no other variable
-  stripe-sidecar healthcheck  ask the running service whether it serves; exit 0 or 1
-  stripe-sidecar version
-  stripe-sidecar -h
-
-All configuration is in the environment; -env-file FILE, before the command, adds the
-NAME=value lines of a file to it. Each secret may come from a file of its own instead,
-which NAME_FILE names:
-
-`)
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, field := range variables() {
-		fmt.Fprintf(table, "  %s\t%s\t%s\n", field.Tag.Get("envconfig"), field.Tag.Get("default"), field.Tag.Get("desc"))
-	}
-	_ = table.Flush()
 }

@@ -453,10 +453,11 @@ server { listen 127.0.0.1:%[2]s; %[3]s } }`, dir, port, location)), 0o600); err 
 			t.Fatal(err)
 		}
 		nginx := exec.CommandContext(t.Context(), program, "-c", config, "-p", dir)
+		nginx.Cancel = func() error { return nginx.Process.Signal(os.Interrupt) } // a killed one leaves its workers behind
 		if err := nginx.Start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = nginx.Wait() }) // the end of the context has killed it
+		t.Cleanup(func() { _ = nginx.Wait() }) // the end of the context has stopped it
 		direct := w.url
 		w.url = "http://127.0.0.1:" + port
 		until(t, func() string {

@@ -35,12 +35,13 @@ type finding struct {
 }
 
 // doctor checks the configuration against the real Stripe and Supabase and
-// prints a line for each check, and a last one of how many failed. It creates nothing, but for Checkout Sessions in
-// test mode that try CHECKOUT_PARAMS and are expired at once. configuration is what
-// loadConfig said; with mistakes in it nothing else can be checked.
-func doctor(ctx context.Context, c config, configuration error, asJSON bool, out io.Writer) (ok bool, err error) {
+// prints a line for each check, and a last one of how many failed. It creates nothing,
+// but for Checkout Sessions in test mode that try CHECKOUT_PARAMS and are expired at
+// once. With mistakes in the configuration nothing else can be checked.
+func doctor(ctx context.Context, in invocation) error {
 	var findings []finding
-	if m := (mistakes)(nil); errors.As(configuration, &m) {
+	c, err := loadConfig()
+	if m := (mistakes)(nil); errors.As(err, &m) {
 		for _, line := range m.lines() {
 			name, problem, _ := strings.Cut(line, " ")
 			findings = append(findings, finding{Check: name, Problem: problem, Remedy: "see the table of variables in stripe-sidecar -h"})
@@ -48,37 +49,37 @@ func doctor(ctx context.Context, c config, configuration error, asJSON bool, out
 	} else {
 		findings = examine(ctx, c)
 	}
+	good, bad, end := colours(in.stdout)
 	failed := 0
+	var lines strings.Builder
 	for _, f := range findings {
-		if !f.OK {
+		switch {
+		case !f.OK:
 			failed++
+			fmt.Fprintf(&lines, "%sFAIL%s  %s: %s -> %s\n", bad, end, f.Check, f.Problem, f.Remedy)
+		case f.Detail != "":
+			fmt.Fprintf(&lines, "%sok%s    %s: %s\n", good, end, f.Check, f.Detail)
+		default:
+			fmt.Fprintf(&lines, "%sok%s    %s\n", good, end, f.Check)
 		}
 	}
-	ok = failed == 0
-	if asJSON {
-		encoder := json.NewEncoder(out)
+	if failed == 0 {
+		fmt.Fprintf(&lines, "%sall of %d checks are ok%s\n", good, len(findings), end)
+	} else {
+		fmt.Fprintf(&lines, "%s%d of %d checks failed%s\n", bad, failed, len(findings), end)
+	}
+	if in.json {
+		encoder := json.NewEncoder(in.stdout)
 		encoder.SetIndent("", "  ")
 		encoder.SetEscapeHTML(false)
-		return ok, encoder.Encode(findings)
+		err = encoder.Encode(findings)
+	} else {
+		_, err = io.WriteString(in.stdout, lines.String())
 	}
-	good, bad, end := colours(out)
-	for _, f := range findings {
-		line := good + "ok" + end + "    " + f.Check
-		if !f.OK {
-			line = bad + "FAIL" + end + "  " + f.Check + ": " + f.Problem + " -> " + f.Remedy
-		} else if f.Detail != "" {
-			line += ": " + f.Detail
-		}
-		if _, err := fmt.Fprintln(out, line); err != nil {
-			return false, err
-		}
+	if err == nil && failed > 0 {
+		err = errReported
 	}
-	summary := fmt.Sprintf("%sall of %d checks are ok%s", good, len(findings), end)
-	if !ok {
-		summary = fmt.Sprintf("%s%d of %d checks failed%s", bad, failed, len(findings), end)
-	}
-	_, err = fmt.Fprintln(out, summary)
-	return ok, err
+	return err
 }
 
 // colours are the control sequences for green, red and neither on a terminal; ""
@@ -138,12 +139,8 @@ func examine(ctx context.Context, c config) []finding {
 	// A check that could only repeat what an earlier one has found is left out.
 	var ahead time.Duration
 	if check("Stripe key", "take STRIPE_SECRET_KEY anew from https://dashboard.stripe.com/apikeys", func(ctx context.Context) (mode string, err error) {
-		mode = "test mode"
-		if c.live() {
-			mode = "live mode"
-		}
 		ahead, err = bill.CheckKey(ctx)
-		return mode, err
+		return c.mode() + " mode", err
 	}) {
 		check("clock", "synchronise this machine's clock (NTP)", func(context.Context) (string, error) {
 			if ahead.Abs() > maxSkew {

@@ -12,14 +12,12 @@ import (
 // browser opens, and few enough that nobody has all that there are.
 const maxPerClient = 200
 
-// fairListener closes the connections that one client holds beyond
-// maxPerClient. Trusted proxies may have as many as they like.
+// fairListener closes the connections that one client holds beyond its share.
+// Trusted proxies may have as many as they like.
 type fairListener struct {
 	net.Listener
 	proxies api.Proxies
-
-	mu   sync.Mutex
-	open map[netip.Prefix]int
+	shares  *api.Shares
 }
 
 func (l *fairListener) Accept() (net.Conn, error) {
@@ -33,27 +31,11 @@ func (l *fairListener) Accept() (net.Conn, error) {
 		if l.proxies.Contains(client) {
 			return conn, nil
 		}
-		if leave, ok := l.enter(api.Network(client)); ok {
-			return &fairConn{Conn: conn, leave: leave}, nil
+		if leave, ok := l.shares.Take(api.Network(client)); ok {
+			return &fairConn{conn, sync.OnceFunc(leave)}, nil
 		}
 		_ = conn.Close()
 	}
-}
-
-func (l *fairListener) enter(client netip.Prefix) (leave func(), ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[client] >= maxPerClient {
-		return nil, false
-	}
-	l.open[client]++
-	return sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.open[client]--; l.open[client] == 0 {
-			delete(l.open, client)
-		}
-	}), true
 }
 
 type fairConn struct {

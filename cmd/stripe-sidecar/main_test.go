@@ -19,7 +19,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/auth"
@@ -59,8 +61,10 @@ func valid(changes ...string) map[string]string {
 	return env
 }
 
+// TestCommands: what the command line may hold, and what each answers where.
 func TestCommands(t *testing.T) {
 	setenv(t, nil)
+	const names = "\nThe commands are serve, doctor, webhook, sync, schema, healthcheck, version.\n"
 	tests := []struct {
 		args           []string
 		code           int
@@ -70,11 +74,28 @@ func TestCommands(t *testing.T) {
 		{[]string{"schema"}, 0, string(api.Schema), ""},
 		{[]string{"-h"}, 0, "SUPABASE_SERVICE_ROLE_KEY", ""},
 		{[]string{"help"}, 0, "stripe-sidecar healthcheck", ""},
-		{[]string{"serv"}, 2, "", "no such command: [\"serv\"]"},
+		{[]string{"serv"}, 2, "", "stripe-sidecar: no such command: serv" + names},
+		{[]string{"serv", "please"}, 2, "", "stripe-sidecar: no such command: serv" + names},
 		{[]string{"--version"}, 0, versionString(), ""},
-		{[]string{"sync", "abc"}, 2, "", "is not the ID of a user"},
-		{[]string{"version", "please"}, 2, "", "no such command"},
+		{[]string{"-v"}, 0, versionString(), ""},
+		{[]string{"-x"}, 2, "", "stripe-sidecar: flag provided but not defined: -x\n"},
+		{[]string{"sync", "abc"}, 2, "", `stripe-sidecar: sync: "abc" is not the ID of a user`},
+		{[]string{"sync", "-x"}, 2, "", "stripe-sidecar: sync: flag provided but not defined: -x\n"},
+		{[]string{"sync", "6f2e29a1-4a02-44f4-8c0c-4e5be1a1e0a1", "b"}, 2, "", "sync: what is b? stripe-sidecar sync -h tells what it takes"},
+		{[]string{"webhook"}, 2, "", "webhook: \"\" is not a URL: https://example.com/api/stripe/webhook, say"},
+		{[]string{"version", "please"}, 2, "", "version: what is please? stripe-sidecar version -h tells what it takes"},
+		{[]string{"doctor", "json"}, 2, "", "doctor: what is json?"},
+		{[]string{"serve", "-json"}, 2, "", "flag provided but not defined: -json"},
 		{nil, 2, "", "SUPABASE_URL is not set"},
+	}
+	for _, c := range commands {
+		for _, help := range []string{"-h", "--help"} {
+			tests = append(tests, struct {
+				args           []string
+				code           int
+				stdout, stderr string
+			}{[]string{c.name, help}, 0, "  stripe-sidecar " + c.name, ""})
+		}
 	}
 	for _, test := range tests {
 		var stdout, stderr bytes.Buffer
@@ -82,6 +103,25 @@ func TestCommands(t *testing.T) {
 		if code != test.code || !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) ||
 			(test.stdout == "") != (stdout.Len() == 0) || (test.stderr == "") != (stderr.Len() == 0) {
 			t.Errorf("run(%q) = %d, stdout %q, stderr %q; want %d, %q, %q", test.args, code, &stdout, &stderr, test.code, test.stdout, test.stderr)
+		}
+		if slices.Contains(test.args, "schema") && !slices.Contains(test.args, "-h") {
+			continue
+		}
+		for line := range strings.Lines(stdout.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("run(%q) printed a line of %d characters, %q; want 80 at most", test.args, n, line)
+			}
+		}
+	}
+	var all, one bytes.Buffer
+	run(t.Context(), []string{"-h"}, &all, io.Discard)
+	run(t.Context(), []string{"sync", "-h"}, &one, io.Discard)
+	if !strings.Contains(all.String(), one.String()) || strings.Contains(one.String(), "webhook") {
+		t.Errorf("sync -h = %q; want what -h says of sync alone", &one)
+	}
+	for _, field := range variables() {
+		if name := field.Tag.Get("envconfig"); !strings.Contains(all.String(), "\n  "+name+"\n") {
+			t.Errorf("-h lacks the variable %s; want it", name)
 		}
 	}
 }
@@ -308,7 +348,7 @@ func TestEnvFile(t *testing.T) {
 	}{
 		{[]string{"-env-file", file, "version"}, "error on line 2: missing ="},
 		{[]string{"--env-file", filepath.Join(dir, "none"), "version"}, "no such file"},
-		{[]string{"-env-file"}, "needs the name of a file"},
+		{[]string{"-env-file"}, "flag needs an argument: -env-file"},
 	} {
 		var stderr bytes.Buffer
 		if code := run(t.Context(), test.args, io.Discard, &stderr); code != 2 || !strings.Contains(stderr.String(), test.want) || strings.Contains(stderr.String(), "hidden") {
@@ -516,6 +556,8 @@ func TestStop(t *testing.T) {
 	})
 	stripeServer := httptest.NewServer(stripe)
 	defer stripeServer.Close()
+	let := sync.OnceFunc(func() { close(release) })
+	defer let() // before the server is closed, which waits for the request
 	s := startService(t, valid("STRIPE_API_BASE", stripeServer.URL, "SHUTDOWN_TIMEOUT", "20s"))
 
 	answer := make(chan string, 1)
@@ -529,7 +571,11 @@ func TestStop(t *testing.T) {
 		defer resp.Body.Close()
 		answer <- resp.Status
 	}()
-	<-arrived
+	select {
+	case <-arrived:
+	case got := <-answer:
+		t.Fatalf("request in flight = %s before it reached Stripe; want it to wait there", got)
+	}
 	if status := readyz(t, s.url); status != 200 {
 		t.Errorf("GET /readyz before the signal = %d; want 200", status)
 	}
@@ -539,7 +585,7 @@ func TestStop(t *testing.T) {
 	if status := readyz(t, s.url); status != 503 {
 		t.Errorf("GET /readyz after the signal = %d; want 503", status)
 	}
-	close(release)
+	let()
 	if got := <-answer; got != "200 OK" {
 		t.Errorf("request in flight = %s; want 200 OK", got)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"io"
 	"strings"
 
 	"8space.app/stripe-sidecar/api"
@@ -11,19 +13,20 @@ import (
 var schemaVariables = []string{"CUSTOMERS_TABLE", "CUSTOMERS_USER_COLUMN", "CUSTOMERS_CUSTOMER_COLUMN",
 	"SUBSCRIPTIONS_TABLE", "PURCHASES_TABLE", "STRIPE_SECRET_KEY"}
 
-// schema returns the SQL for this configuration. Nothing else of it has to be
+// schema prints the SQL for this configuration. Nothing else of it has to be
 // right or there at all; without a key, the mode is left as it is.
-func schema() (string, error) {
+func schema(_ context.Context, in invocation) error {
 	c, err := loadConfig()
 	if err := about(err, false, schemaVariables...); err != nil {
-		return "", err
+		return err
 	}
 	settings := c.schemaConfig()
 	if c.StripeSecretKey.Reveal() != "" {
 		test := !c.live()
 		settings.TestModeCounts = &test
 	}
-	return api.SchemaFor(settings), nil
+	_, err = io.WriteString(in.stdout, api.SchemaFor(settings))
+	return err
 }
 
 func (c config) schemaConfig() api.SchemaConfig {
@@ -54,18 +57,4 @@ func about(err error, needed bool, names ...string) error {
 		return relevant
 	}
 	return nil
-}
-
-// checkTables finds tables of one name, which could not be told apart.
-func (c config) checkTables(m mistakes) {
-	taken := map[identifier]string{"stripe_settings": "a table of the schema", "stripe_deleted_users": "a table of the schema"}
-	for _, table := range []struct {
-		variable string
-		name     identifier
-	}{{"CUSTOMERS_TABLE", c.CustomersTable}, {"SUBSCRIPTIONS_TABLE", c.SubscriptionsTable}, {"PURCHASES_TABLE", c.PurchasesTable}} {
-		if other := taken[table.name]; other != "" && table.name != "" {
-			m.add(table.variable, "is the name of "+other+" too: each table needs its own")
-		}
-		taken[table.name] = table.variable
-	}
 }

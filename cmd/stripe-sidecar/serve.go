@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -33,21 +32,13 @@ const (
 	// requests while /readyz already says no, so that a load balancer that has
 	// not noticed yet loses none.
 	stopDelay = time.Second
-	// maxInFlight bounds the memory. Stripe takes 100 requests a second from an
-	// account, so the last of as many would have waited for 20 seconds already.
-	maxInFlight = 2000
-	// maxConnections bounds what callers can hold open without asking anything; the
-	// next one waits to be accepted.
-	maxConnections = 10_000
-	// maxEvents bounds what anybody can have the webhook read before a signature
-	// is looked at, 1 MiB each. Stripe sends again what is refused.
-	maxEvents = 64
 )
 
 // serve runs the service until ctx ends and the requests in flight are done.
 // All of its parts are put together here, and nothing is asked of the network
 // before the first request.
-func serve(ctx context.Context, c config, logs io.Writer) error {
+func serve(ctx context.Context, c config, in invocation) error {
+	logs := in.stderr
 	logger := newLogger(c, logs)
 	tracing, err := newTracing(ctx)
 	if err != nil {
@@ -64,6 +55,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	bill := billing.New(billingConfig(c, network), customers.New(customersConfig(c, network)))
 	var ready atomic.Bool
+	most := boundsFor(memoryLimit())
 	handler, probes := api.New(api.Config{
 		Auth:            authenticator,
 		Billing:         bill,
@@ -72,12 +64,12 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		Registry:        registry,
 		Sites:           c.SiteOrigins.Sites,
 		Prices:          len(c.AllowedPrices) > 0,
-		SignInModes:     c.signInModes(),
+		SignInModes:     signInModes[c.CheckoutRequireSignIn],
 		TrustedProxies:  api.Proxies(c.TrustedProxies),
 		UpstreamTimeout: c.UpstreamTimeout,
 		RatePerMinute:   int(c.RateLimitPerMinute),
-		MaxInFlight:     maxInFlight,
-		MaxEvents:       maxEvents,
+		MaxInFlight:     most.requests,
+		MaxEvents:       most.events,
 		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
 
@@ -85,7 +77,7 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	})
 
 	server := &http.Server{
-		Handler:                      tracing.handler(handler),
+		Handler:                      leaving(&ready, tracing.handler(handler)),
 		ReadHeaderTimeout:            5 * time.Second,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 readTimeout + c.UpstreamTimeout + 5*time.Second,
@@ -126,8 +118,8 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 		go settleDeletedUsers(ctx, bill, registry, logger)
 	}
 
-	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), open: map[netip.Prefix]int{}}
-	go func() { served <- server.Serve(netutil.LimitListener(fair, maxConnections)) }()
+	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), shares: &api.Shares{Each: maxPerClient, All: most.connections}}
+	go func() { served <- server.Serve(netutil.LimitListener(fair, most.connections)) }()
 	select {
 	case err := <-served:
 		return err
@@ -135,7 +127,6 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	ready.Store(false)
 	logger.Info("stopping")
-	server.SetKeepAlivesEnabled(false) // callers with open connections look for another replica
 	time.Sleep(min(stopDelay, c.ShutdownTimeout))
 	// Not from ctx, which has ended: requests outlive the signal.
 	stopCtx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
@@ -149,6 +140,18 @@ func serve(ctx context.Context, c config, logs io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// leaving has callers with open connections look for another replica while the
+// service stops. Connections are not closed before they are answered, or idle at the
+// end: a proxy may be sending a request on one that it takes for open.
+func leaving(ready *atomic.Bool, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ready.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listen opens a port, which is that of a variable.
@@ -197,7 +200,7 @@ func billingConfig(c config, network *upstream.Network) billing.Config {
 		APIBase:             c.StripeAPIBase.String(),
 		LiveMode:            c.live(),
 		Network:             network,
-		WebhookSecrets:      c.StripeWebhookSecret.values(),
+		WebhookSecrets:      c.StripeWebhookSecret,
 		PromotionCodes:      c.CheckoutPromotionCodes,
 		AutomaticTax:        c.CheckoutAutomaticTax,
 		TaxIDCollection:     c.CheckoutTaxIDCollection,
@@ -231,30 +234,22 @@ func (c config) banner(listens net.Addr) string {
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		host = "localhost"
 	}
-	mode, webhooks := "test", "on"
-	if c.live() {
-		mode = "live"
-	}
+	webhooks := "on"
 	if len(c.StripeWebhookSecret) == 0 {
 		webhooks = "off"
 	}
-	return fmt.Sprintf("stripe-sidecar at http://%s, %s mode, webhooks %s", net.JoinHostPort(host, port), mode, webhooks)
+	return fmt.Sprintf("stripe-sidecar at http://%s, %s mode, webhooks %s", net.JoinHostPort(host, port), c.mode(), webhooks)
 }
 
 // healthcheck asks the service of the same configuration whether it serves, for
 // images without a shell or curl.
-func healthcheck(ctx context.Context, c config) error {
+func healthcheck(_ context.Context, c config, _ invocation) error {
 	host := c.Host
 	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address(host, cmp.Or(c.AdminPort, c.Port))+"/healthz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(r)
+	client := http.Client{Timeout: 3 * time.Second}
+	resp, err := client.Get("http://" + address(host, cmp.Or(c.AdminPort, c.Port)) + "/healthz")
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -94,6 +95,41 @@ func TestSecondSignal(t *testing.T) {
 	}
 	if err := <-answered; err == nil {
 		t.Error("request in flight = answered; want it lost with the process")
+	}
+}
+
+// TestIdleConnection: a connection that a proxy keeps open is not closed at the signal,
+// when the proxy may be sending on it, but with the next answer.
+func TestIdleConnection(t *testing.T) {
+	t.Parallel() // it waits for the service's stop
+	_, _, env := surroundings(t, fakestripe.Options{})
+	url, process := startProcess(t, env)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	ask := func() (*http.Response, error) {
+		if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return nil, err
+		}
+		resp, err := http.ReadResponse(answers, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		return resp, err
+	}
+	if resp, err := ask(); err != nil || resp.StatusCode != 200 || resp.Close {
+		t.Fatalf("first answer = %v, %v; want 200, and the connection kept", resp, err)
+	}
+	if err := process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for readyz(t, url) == 200 {
+	}
+	if resp, err := ask(); err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("answer while the service stops = %v, %v; want 200 and Connection: close", resp, err)
 	}
 }
 

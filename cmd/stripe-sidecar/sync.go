@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -28,12 +29,20 @@ const (
 	syncTimeout = 2 * time.Minute
 )
 
+func checkUserID(argument string) error {
+	if argument != "" && uuid.Validate(argument) != nil {
+		return fmt.Errorf("%q is not the ID of a user", argument)
+	}
+	return nil
+}
+
 // syncAll writes the tables subscriptions and purchases anew for every Customer
 // in the customers table, for the day when webhooks were down. It goes by the
 // users' IDs and begins after the one given; what it has not done when it
 // fails or ctx ends, it says how to go on with. Then it does what is to be done about
 // users who were deleted.
-func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
+func syncAll(ctx context.Context, c config, in invocation) error {
+	after, out := in.argument, in.stderr
 	perSecond := syncRateTest
 	if c.live() {
 		perSecond = syncRateLive
@@ -48,18 +57,16 @@ func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var done atomic.Int64
-	stopProgress := showProgress(out, &done, total)
-	defer stopProgress()
+	done := newProgress(out, total)
 	for {
 		reading, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
 		page, err := store.Page(reading, after, syncPage)
 		cancel()
 		if err == nil {
-			err = syncCustomers(ctx, bill, page, &done)
+			err = syncCustomers(ctx, bill, page, done)
 		}
 		if err != nil {
-			stopProgress()
+			done.show("\n")
 			if after != "" {
 				fmt.Fprintf(out, "stopped; go on with: stripe-sidecar sync %s\n", after)
 			}
@@ -70,7 +77,7 @@ func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 		}
 		after = page[len(page)-1].UserID
 	}
-	stopProgress()
+	done.show("\n")
 	for {
 		settling, cancel := context.WithTimeout(ctx, syncTimeout)
 		left, err := bill.SettleDeletedUsers(settling)
@@ -87,7 +94,7 @@ func syncAll(ctx context.Context, c config, after string, out io.Writer) error {
 	}
 }
 
-func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.Record, done *atomic.Int64) error {
+func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.Record, done *progress) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(syncWorkers)
 	for _, record := range page {
@@ -97,53 +104,44 @@ func syncCustomers(ctx context.Context, bill *billing.Billing, page []customers.
 			if err := bill.SyncCustomer(ctx, record.CustomerID, record.UserID); err != nil {
 				return fmt.Errorf("customer %s of user %s: %w", record.CustomerID, record.UserID, err)
 			}
-			done.Add(1)
+			done.one()
 			return nil
 		})
 	}
 	return group.Wait()
 }
 
-// showProgress prints how far it is: on a terminal once a second in one line,
-// elsewhere a line every ten seconds. The function it returns prints the last
-// line and ends it; it may be called twice.
-func showProgress(out io.Writer, done *atomic.Int64, total int64) (stop func()) {
-	begun := time.Now()
-	every, start, end := 10*time.Second, "", "\n"
+// progress prints how far it is: on a terminal once a second in one line, elsewhere a
+// line every ten seconds. It may be used by several at once.
+type progress struct {
+	out        io.Writer
+	total      int64
+	done       atomic.Int64
+	begun      time.Time
+	often      rate.Sometimes
+	start, end string // of a line
+}
+
+func newProgress(out io.Writer, total int64) *progress {
+	p := &progress{out: out, total: total, begun: time.Now(), often: rate.Sometimes{Interval: 10 * time.Second}, end: "\n"}
 	if isTerminal(out) {
-		every, start, end = time.Second, "\r\x1b[K", ""
+		p.often.Interval, p.start, p.end = time.Second, "\r\x1b[K", ""
 	}
-	show := func(end string) {
-		n := done.Load()
-		elapsed := time.Since(begun)
-		line := fmt.Sprintf("%s%d of %d customers, %.1f/s", start, n, total, float64(n)/elapsed.Seconds())
-		if n > 0 && n < total {
-			left := time.Duration(float64(elapsed) / float64(n) * float64(total-n))
-			line += fmt.Sprintf(", %s left", left.Round(time.Second))
-		}
-		fmt.Fprint(out, line, end)
+	return p
+}
+
+// one counts a customer.
+func (p *progress) one() {
+	p.done.Add(1)
+	p.often.Do(func() { p.show(p.end) })
+}
+
+func (p *progress) show(end string) {
+	n, elapsed := p.done.Load(), time.Since(p.begun)
+	line := fmt.Sprintf("%s%d of %d customers, %.1f/s", p.start, n, p.total, float64(n)/elapsed.Seconds())
+	if n > 0 && n < p.total {
+		left := time.Duration(float64(elapsed) / float64(n) * float64(p.total-n))
+		line += fmt.Sprintf(", %s left", left.Round(time.Second))
 	}
-	stopping, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(every)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				show(end)
-			case <-stopping:
-				show("\n")
-				return
-			}
-		}
-	}()
-	first := true
-	return func() {
-		if first {
-			first = false
-			close(stopping)
-			<-stopped
-		}
-	}
+	fmt.Fprint(p.out, line, end)
 }

@@ -33,7 +33,7 @@ func (s *secret) Decode(value string) error {
 }
 
 // secrets is a comma-separated list of webhook secrets.
-type secrets []secret
+type secrets []upstream.Secret
 
 func (s *secrets) Decode(value string) error {
 	var entries list
@@ -46,17 +46,9 @@ func (s *secrets) Decode(value string) error {
 		if !strings.HasPrefix(entry, "whsec_") || entry == "whsec_" {
 			return errors.New("is not a signing secret: one begins with whsec_ and stands beside the endpoint in the dashboard")
 		}
-		*s = append(*s, one)
+		*s = append(*s, one.Secret)
 	}
 	return nil
-}
-
-func (s secrets) values() []upstream.Secret {
-	var values []upstream.Secret
-	for _, one := range s {
-		values = append(values, one.Secret)
-	}
-	return values
 }
 
 // baseURL is an http or https URL to which paths are appended.
@@ -144,6 +136,9 @@ func (i *identifier) Decode(value string) error {
 	return nil
 }
 
+// ours tells whether the schema has a table of that name, whatever the configuration.
+func (i identifier) ours() bool { return i == "stripe_settings" || i == "stripe_deleted_users" }
+
 // cookieName is a cookie's name: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
 var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
@@ -156,14 +151,14 @@ var otherObject = regexp.MustCompile(`^(prod|cus|sub|si|in|pi|ch|bpc|whsec|sk|rk
 
 // supabaseRole returns the role that a Supabase key was made for, "" when the
 // key does not tell. https://supabase.com/docs/guides/api/api-keys
-func supabaseRole(key secret) string {
-	switch k := key.Reveal(); {
-	case strings.HasPrefix(k, "sb_publishable_"):
+func supabaseRole(key string) string {
+	switch {
+	case strings.HasPrefix(key, "sb_publishable_"):
 		return "anon"
-	case strings.HasPrefix(k, "sb_secret_"):
+	case strings.HasPrefix(key, "sb_secret_"):
 		return "service_role"
 	default:
-		parts := strings.Split(k, ".")
+		parts := strings.Split(key, ".")
 		if len(parts) != 3 {
 			return ""
 		}

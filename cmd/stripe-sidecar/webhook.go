@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/url"
 	"strings"
 
@@ -28,29 +27,25 @@ func checkWebhookURL(address string) error {
 
 // makeWebhook has Stripe send to an address what is handled. The secret of a new
 // endpoint goes to stdout, alone, as the variable that it is; what was done, to stderr.
-func makeWebhook(ctx context.Context, c config, address string, stdout, stderr io.Writer) error {
+func makeWebhook(ctx context.Context, c config, in invocation) error {
 	bill := billing.New(billingConfig(c, upstream.New(upstream.Config{})), nil)
 	ctx, cancel := context.WithTimeout(ctx, c.UpstreamTimeout)
 	defer cancel()
-	e, err := bill.EnsureEndpoint(ctx, address)
+	e, err := bill.EnsureEndpoint(ctx, in.argument)
 	if err != nil {
 		return err
 	}
-	mode := "test"
-	if c.live() {
-		mode = "live"
-	}
 	if e.Secret != "" {
-		fmt.Fprintf(stderr, "created %s in %s mode, for %d types of event; Stripe tells its secret this once:\n", e.ID, mode, len(billing.HandledEvents()))
-		_, err := fmt.Fprintf(stdout, "STRIPE_WEBHOOK_SECRET=%s\n", e.Secret)
+		fmt.Fprintf(in.stderr, "created %s in %s mode, for %d types of event; Stripe tells its secret this once:\n", e.ID, c.mode(), len(billing.HandledEvents()))
+		_, err := fmt.Fprintf(in.stdout, "STRIPE_WEBHOOK_SECRET=%s\n", e.Secret)
 		return err
 	}
-	fmt.Fprintf(stderr, "%s in %s mode is there already, and %s; its secret is in the dashboard: https://dashboard.stripe.com/webhooks/%s\n", e.ID, mode, e.Status, e.ID)
+	fmt.Fprintf(in.stderr, "%s in %s mode is there already, and %s; its secret is in the dashboard: https://dashboard.stripe.com/webhooks/%s\n", e.ID, c.mode(), e.Status, e.ID)
 	if len(e.Added) > 0 {
-		fmt.Fprintf(stderr, "added to it: %s\n", strings.Join(e.Added, ", "))
+		fmt.Fprintf(in.stderr, "added to it: %s\n", strings.Join(e.Added, ", "))
 	}
 	if len(e.Removed) > 0 {
-		fmt.Fprintf(stderr, "taken from it: %s\n", strings.Join(e.Removed, ", "))
+		fmt.Fprintf(in.stderr, "taken from it: %s\n", strings.Join(e.Removed, ", "))
 	}
 	if e.Status != "enabled" {
 		return fmt.Errorf("%s gets nothing while it is %s: enable it in the dashboard", e.ID, e.Status)

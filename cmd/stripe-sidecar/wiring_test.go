@@ -110,6 +110,40 @@ func TestSecureCookies(t *testing.T) {
 	}
 }
 
+// TestOldSecret: a token that SUPABASE_JWT_SECRET did not sign is warned of in the log.
+func TestOldSecret(t *testing.T) {
+	w := startWired(t, "SUPABASE_JWT_SECRET", strings.Repeat("another-", 5))
+	legacy, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(w.supabase.Claims(w.userID))).SignedString([]byte(wiredSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := w.post(t, "create-checkout", oneTime, "Authorization", "Bearer "+legacy)
+	if _, logs := w.wait(t); answer != "200" || !strings.Contains(logs, "does not fit SUPABASE_JWT_SECRET") {
+		t.Errorf("create-checkout = %s, logs %s; want 200 and a warning of SUPABASE_JWT_SECRET", answer, logs)
+	}
+}
+
+// TestRefreshesOfOneClient: the sessions of one client are renewed only so often a
+// minute, and those of another go on to be.
+func TestRefreshesOfOneClient(t *testing.T) {
+	w := startWired(t, "RATE_LIMIT_PER_MINUTE", "0")
+	renew := func(client string) bool {
+		expired := w.supabase.SignInFor(w.userID, -time.Minute)
+		cookie := "sb-127-auth-token=base64-" + base64.RawURLEncoding.EncodeToString(expired.JSON)
+		_, _, header := w.send(t, "create-checkout", oneTime, "Cookie", cookie, "X-Forwarded-For", client)
+		return header.Get("Set-Cookie") != ""
+	}
+	renewed := 0
+	for range 61 { // the minute may turn meanwhile, once
+		if renew("203.0.113.1") {
+			renewed++
+		}
+	}
+	if renewed > 60 || !renew("203.0.113.2") {
+		t.Errorf("%d of 61 sessions of one client were renewed; want 30 a minute, and another client's too", renewed)
+	}
+}
+
 // sold returns a parameter of the Checkout Session that was asked for last.
 func (w *wired) sold(parameter string) string {
 	return last(w.stripe.CallsTo("POST", "/v1/checkout/sessions")).Form.Get(parameter)
@@ -247,8 +281,10 @@ func TestWiring(t *testing.T) {
 			})
 			return w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)[:3]
 		}, without: "200", with: "401"},
-		"SITE_ORIGINS":   {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
-		"ALLOWED_PRICES": {value: "price_other", probe: guest, without: "200", with: `400 {"error":"This price is not for sale"}` + "\n"},
+		"SITE_ORIGINS": {value: "https://b.example", probe: guest, without: "200", with: `400 {"error":"successUrl is not on an allowed site"}` + "\n"},
+		"ALLOWED_PRICES": {value: "price_other", probe: func(t *testing.T, w *wired) string {
+			return guest(t, w) + " " + w.post(t, "prices", "")[:3] // 405 is a route, for GET
+		}, without: "200 404", with: `400 {"error":"This price is not for sale"}` + "\n 405"},
 
 		"CHECKOUT_REQUIRE_SIGN_IN": {value: "all", probe: guest, without: "200", with: `401 {"error":"Not signed in"}` + "\n"},
 
@@ -284,8 +320,11 @@ func TestWiring(t *testing.T) {
 		"USER_DELETED": {value: "delete", base: []string{"STRIPE_WEBHOOK_SECRET", "whsec_wired"}, probe: func(t *testing.T, w *wired) string {
 			w.post(t, "create-checkout", oneTime, w.bearer()...)
 			w.supabase.DeleteUser(w.userID)
-			until(t, func() string { return strconv.FormatBool(metric(t, w.url, "stripe_sidecar_customers_left") != "") }, "true")
-			return strconv.FormatBool(w.stripe.Customers()[0].Deleted)
+			deleted := func() bool { return w.stripe.Customers()[0].Deleted }
+			until(t, func() string {
+				return strconv.FormatBool(deleted() || metric(t, w.url, "stripe_sidecar_customers_left") == "1")
+			}, "true")
+			return strconv.FormatBool(deleted())
 		}, without: "false", with: "true"},
 
 		"RATE_LIMIT_PER_MINUTE": {value: "1", probe: func(t *testing.T, w *wired) string {
@@ -298,7 +337,25 @@ func TestWiring(t *testing.T) {
 			defer close(hang)
 			w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { <-hang; return true })
 			answer := w.post(t, "create-checkout", oneTime)
-			return fmt.Sprintf("%s after %d calls", answer[:3], len(w.stripe.Calls()))
+			got := fmt.Sprintf("%s after %d calls", answer[:3], len(w.stripe.Calls()))
+			// What outlives its request is bounded alike.
+			var once sync.Once
+			givenUp := make(chan struct{})
+			w.supabase.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+				keySet := strings.HasSuffix(r.URL.Path, "/jwks.json")
+				if keySet {
+					<-r.Context().Done()
+					once.Do(func() { close(givenUp) })
+				}
+				return keySet
+			})
+			w.post(t, "create-checkout", oneTime, w.bearer()...)
+			select {
+			case <-givenUp:
+			case <-time.After(10 * time.Second):
+				t.Error("the key set was still awaited after 10 s; want it given up after UPSTREAM_TIMEOUT")
+			}
+			return got
 		}, with: "500 after 1 calls", slow: true},
 		"SHUTDOWN_TIMEOUT": {value: "100ms", probe: func(t *testing.T, w *wired) string {
 			arrived, hang := make(chan struct{}), make(chan struct{})
@@ -315,7 +372,11 @@ func TestWiring(t *testing.T) {
 					resp.Body.Close()
 				}
 			}()
-			<-arrived
+			select {
+			case <-arrived:
+			case <-time.After(10 * time.Second):
+				t.Error("create-checkout did not reach Stripe in 10 s; want it in flight")
+			}
 			code, logs := w.wait(t)
 			return fmt.Sprint(code, strings.Contains(logs, "SHUTDOWN_TIMEOUT (100ms)"))
 		}, with: "1 true", slow: true},

@@ -4,6 +4,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,14 +87,10 @@ func New(c Config) (*Authenticator, error) {
 	if err := (&http.Cookie{Name: c.CookieName}).Valid(); err != nil {
 		return nil, errors.New("auth: CookieName is not the name of a cookie")
 	}
-	if c.Timeout <= 0 {
-		c.Timeout = 15 * time.Second
-	}
+	c.Timeout = cmp.Or(c.Timeout, 15*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Secure == nil {
 		c.Secure = func(*http.Request) bool { return false }
@@ -299,18 +296,14 @@ func (v *visit) accept(ctx context.Context, t *token) (*User, error) {
 		return &User{ID: t.userID, Email: t.email}, nil
 	case errors.Is(err, errNoKey):
 		u, asked := v.ask(ctx, t)
-		if errors.Is(asked, ErrSignedOut) {
-			return nil, nil
-		}
-		if asked != nil {
+		if asked != nil && !errors.Is(asked, ErrSignedOut) {
 			return nil, fmt.Errorf("%w, after %w", asked, err)
 		}
 		return u, nil
 	case errors.Is(err, ErrUnavailable):
 		return nil, err
-	default:
-		return nil, nil
 	}
+	return nil, nil
 }
 
 // patient returns ctx with the time that a request gives to something it can do

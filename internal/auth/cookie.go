@@ -148,15 +148,12 @@ func decodeSession(stored string) (s session, ok bool) {
 	return s, s.access != ""
 }
 
+var ignored = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "", "=", "")
+
 // decodeBase64 decodes base64url as the reader of @supabase/ssr does, to which
 // white space, padding and bits that are left over do not matter.
 func decodeBase64(encoded string) ([]byte, error) {
-	encoded = strings.Map(func(r rune) rune {
-		if strings.ContainsRune(" \t\r\n=", r) {
-			return -1
-		}
-		return r
-	}, encoded)
+	encoded = ignored.Replace(encoded)
 	if len(encoded)%4 != 1 {
 		return base64.RawURLEncoding.DecodeString(encoded)
 	}

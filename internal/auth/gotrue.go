@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,17 +75,13 @@ func (e exchange) code() string {
 		return ""
 	}
 	code, _ := b.Code.(string)
-	switch {
-	case b.ErrorCode != "":
-		return b.ErrorCode
-	case code != "":
-		return code
-	case b.Error != "" && b.Description != "":
-		return b.Error
-	case b.Code != nil && b.Message != "":
+	if b.Description == "" {
+		b.Error = ""
+	}
+	if code = cmp.Or(b.ErrorCode, code, b.Error); code == "" && b.Code != nil && b.Message != "" {
 		return "unknown"
 	}
-	return ""
+	return code
 }
 
 // known is what Supabase Auth says of a user.

@@ -123,7 +123,7 @@ func parseRenewed(body []byte, now time.Time) (*renewed, error) {
 	}
 	if !utf8.Valid(body) || json.Unmarshal(body, &known) != nil || json.Unmarshal(body, &r.fields) != nil ||
 		known.Access == "" || known.Refresh == "" {
-		return nil, fmt.Errorf("%w: the token endpoint answered no session", ErrUnavailable)
+		return nil, fmt.Errorf("%w: the token endpoint did not answer with a session", ErrUnavailable)
 	}
 	if known.ExpiresAt == 0 { // older GoTrue; auth-js adds it too
 		r.fields["expires_at"] = fmt.Appendf(nil, "%d", now.Unix()+int64(known.ExpiresIn))

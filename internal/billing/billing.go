@@ -6,8 +6,13 @@ package billing
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
 	"net/url"
-	"sync"
+	"reflect"
 	"time"
 
 	"github.com/stripe/stripe-go/v76"
@@ -69,25 +74,24 @@ type Store interface {
 	// there has a higher ticket; row marshals to a JSON object of its columns.
 	WriteSubscription(ctx context.Context, ticket int64, row any) error
 	WritePurchase(ctx context.Context, ticket int64, row any) error
-	// UsersSubscriptions and UsersPurchases return the rows of a user, the newest
-	// first and at most 100; never nil without an error.
-	UsersSubscriptions(ctx context.Context, userID string) ([]Row, error)
-	UsersPurchases(ctx context.Context, userID string) ([]Row, error)
+	// Bought returns the rows of a user, the newest first and at most 100 of each
+	// table; never nil without an error.
+	Bought(ctx context.Context, userID string) (subscriptions, purchases []Row, err error)
 }
 
 // Billing sells, and records what was bought. It is safe for concurrent use.
 type Billing struct {
-	config Config
-	stripe *client.API
-	store  Store
-
+	config    Config
+	stripe    *client.API
+	store     Store
 	catalogue catalogue
-	keysMu    sync.Mutex
-	keys      map[string]resolved // by lookup key
 }
 
 // New returns a Billing; nothing is asked of Stripe before the first call.
 func New(c Config, store Store) *Billing {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	backend := &stripe.BackendConfig{
 		HTTPClient: c.Network.Client(),
 		// stripe-go's own log lines hold e-mail addresses and parts of keys.
@@ -104,9 +108,85 @@ func New(c Config, store Store) *Billing {
 	}
 }
 
-// calling names the call to Stripe that is made with ctx.
-func calling(ctx context.Context, call string) context.Context {
-	return upstream.Call(ctx, upstream.Stripe, call)
+// calling are the parameters of a call to Stripe, which it names for the metrics.
+func calling(ctx context.Context, call string) stripe.Params {
+	return stripe.Params{Context: upstream.Call(ctx, upstream.Stripe, call)}
+}
+
+// listing are likewise those of a list, which comes in pages of as many as Stripe sends.
+func listing(ctx context.Context, call string) stripe.ListParams {
+	return stripe.ListParams{Context: calling(ctx, call).Context, Limit: stripe.Int64(100)}
+}
+
+// repeated makes a call that has an idempotency key, and makes it again for as
+// long as another one with that key is in flight, which can be longer than
+// stripe-go retries. An answer 500 is saved under its key and replayed for a
+// day, so a replayed one is followed by a call with a key made from it: the same
+// key wherever and whenever that is done.
+// https://docs.stripe.com/api/idempotent_requests
+func repeated(ctx context.Context, p *stripe.Params, call func() error) error {
+	for {
+		err := call()
+		var s *StripeError
+		switch {
+		case !errors.As(err, &s), ctx.Err() != nil:
+			return err
+		case s.replayed != "" && p.IdempotencyKey != nil:
+			p.IdempotencyKey = stripe.String(idempotencyKey("again", *p.IdempotencyKey, s.replayed))
+		case s.code == stripe.ErrorCodeIdempotencyKeyInUse:
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(200 * time.Millisecond):
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// idempotencyKey makes a key for Stripe from what it must depend on. Each part
+// is quoted, so that no two lists of parts give the same key.
+// https://docs.stripe.com/api/idempotent_requests
+func idempotencyKey(kind string, parts ...string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	return "stripe-sidecar-" + kind + "-" + hex.EncodeToString(sum[:])
+}
+
+// each returns what a list at Stripe holds, page after page, and at last the error
+// that ended it early. An answer without a list is such an error: an empty list is there.
+func each[T any](doing string, list interface {
+	Next() bool
+	Current() any
+	Err() error
+	List() stripe.ListContainer
+}) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		for list.Next() {
+			if !yield(list.Current().(*T), nil) {
+				return
+			}
+		}
+		err := list.Err()
+		// Every list of stripe-go's is a struct of its own with this field.
+		if page := reflect.Indirect(reflect.ValueOf(list.List())); err == nil && page.FieldByName("Data").IsNil() {
+			yield(nil, incomplete(doing, page.FieldByName("APIResource").Interface().(stripe.APIResource)))
+		} else if err != nil {
+			yield(nil, stripeError(doing, err))
+		}
+	}
+}
+
+// all returns what a list at Stripe holds.
+func all[T any](list iter.Seq2[*T, error]) ([]*T, error) {
+	var found []*T
+	for one, err := range list {
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, one)
+	}
+	return found, nil
 }
 
 // Page is where a buyer is sent: a page at Stripe, for a purchase or for what
@@ -118,10 +198,7 @@ type Page struct {
 
 // page returns the Page of a session that Stripe has created.
 func page(doing, url string, r stripe.APIResource) (Page, error) {
-	if url == "" {
-		return Page{}, incomplete(doing, r)
-	}
-	return Page{URL: url, StripeRequestID: requestID(r)}, nil
+	return Page{URL: url, StripeRequestID: requestID(r)}, answered(doing, nil, url, r)
 }
 
 func requestID(r stripe.APIResource) string {

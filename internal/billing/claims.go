@@ -7,9 +7,6 @@ import (
 	"github.com/stripe/stripe-go/v76"
 )
 
-// maxClaims bounds the Customers with one address that are looked at, the newest.
-const maxClaims = 100
-
 // ClaimGuestPurchases makes a user's what was bought as a guest with their address,
 // which must be one that they have proved to be theirs: every Customer at Stripe with
 // just this address that is nobody's becomes the user's, with what it has bought. It
@@ -20,12 +17,13 @@ const maxClaims = 100
 //
 // https://docs.stripe.com/api/customers/list
 func (b *Billing) ClaimGuestPurchases(ctx context.Context, u User, customerID string) (own string, err error) {
-	p := &stripe.CustomerListParams{Email: &u.Email}
-	p.Context, p.Limit, p.Single = calling(ctx, "list_customers"), stripe.Int64(maxClaims), true
-	list := b.stripe.Customers.List(p)
+	p := &stripe.CustomerListParams{ListParams: listing(ctx, "list_customers"), Email: &u.Email}
+	p.Single = true // the newest hundred
 	var claimed []string
-	for list.Next() {
-		c := list.Customer()
+	for c, err := range each[stripe.Customer]("list customers", b.stripe.Customers.List(p)) {
+		if err != nil {
+			return "", err
+		}
 		if c.Email != u.Email || c.ID == customerID {
 			continue
 		}
@@ -37,18 +35,8 @@ func (b *Billing) ClaimGuestPurchases(ctx context.Context, u User, customerID st
 			claimed = append(claimed, c.ID)
 		}
 	}
-	if err := list.Err(); err != nil {
-		return "", stripeError("list customers", err)
-	}
-	if page := list.CustomerList(); page.Data == nil {
-		return "", incomplete("list customers", page.APIResource)
-	}
 	if customerID == "" && len(claimed) > 0 {
-		stands, err := b.store.Insert(ctx, u.ID, claimed[0])
-		if err == nil && stands == "" {
-			stands, err = b.store.Replace(ctx, u.ID, "", claimed[0])
-		}
-		if customerID, err = standing(stands, err); err != nil {
+		if customerID, err = b.record(ctx, u.ID, claimed[0]); err != nil {
 			return "", err
 		}
 	}
@@ -81,9 +69,10 @@ func (b *Billing) claim(ctx context.Context, c *stripe.Customer, userID string) 
 	// The key is the Customer's and not the user's: of two who claim it at once Stripe
 	// refuses the second, for another parameter under the same key.
 	p := &stripe.CustomerParams{
-		Params:   stripe.Params{Context: calling(ctx, "claim_customer"), IdempotencyKey: stripe.String(idempotencyKey("claim", c.ID))},
+		Params:   calling(ctx, "claim_customer"),
 		Metadata: map[string]string{userIDKey: userID},
 	}
+	p.IdempotencyKey = stripe.String(idempotencyKey("claim", c.ID))
 	err := repeated(ctx, &p.Params, func() error {
 		_, err := b.stripe.Customers.Update(c.ID, p)
 		return stripeError("claim customer", err)

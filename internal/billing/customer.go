@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -14,13 +13,10 @@ import (
 // Errors: ErrNoCustomer, ErrCustomersUnavailable.
 func (b *Billing) CustomerID(ctx context.Context, userID string) (string, error) {
 	customerID, _, err := b.store.CustomerID(ctx, userID)
-	switch {
-	case err != nil:
-		return "", unavailable(err)
-	case customerID == "":
+	if err == nil && customerID == "" {
 		return "", ErrNoCustomer
 	}
-	return customerID, nil
+	return customerID, unavailable(err)
 }
 
 // ensureCustomer returns the Stripe Customer of a user, created if there is none.
@@ -38,17 +34,22 @@ func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	stands, err := b.store.Insert(ctx, u.ID, created)
+	stands, err := b.record(ctx, u.ID, created)
 	var refused interface{ UserUnknown() bool }
 	if errors.As(err, &refused) && refused.UserUnknown() {
-		p := &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}}
-		_, deleting := b.stripe.Customers.Del(created, p)
-		return "", fmt.Errorf("%w: %w", ErrUserUnknown, errors.Join(err, stripeError("delete customer", deleting)))
+		return "", fmt.Errorf("%w: %w", ErrUserUnknown, errors.Join(err, b.deleteCustomer(ctx, created)))
 	}
+	return stands, err
+}
+
+// record has a user without a Customer be this one, unless somebody else was first,
+// and returns the Customer that stands.
+func (b *Billing) record(ctx context.Context, userID, customerID string) (string, error) {
+	stands, err := b.store.Insert(ctx, userID, customerID)
 	if err == nil && stands == "" {
 		// A row without a Customer has come up since the look-up: a trigger on
 		// auth.users makes such rows in many projects.
-		stands, err = b.store.Replace(ctx, u.ID, "", created)
+		stands, err = b.store.Replace(ctx, userID, "", customerID)
 	}
 	return standing(stands, err)
 }
@@ -71,10 +72,7 @@ func standing(customerID string, err error) (string, error) {
 	if err == nil && customerID == "" {
 		err = errors.New("the row vanished while it was written")
 	}
-	if err != nil {
-		return "", unavailable(err)
-	}
-	return customerID, nil
+	return customerID, unavailable(err)
 }
 
 // createCustomer creates the Customer of a user in place of was. The
@@ -84,57 +82,22 @@ func standing(customerID string, err error) (string, error) {
 // https://docs.stripe.com/api/customers/create
 func (b *Billing) createCustomer(ctx context.Context, u User, was string) (string, error) {
 	p := &stripe.CustomerParams{
-		Params:   stripe.Params{Context: calling(ctx, "create_customer"), IdempotencyKey: stripe.String(idempotencyKey("customer", u.ID, u.Email, was))},
+		Params:   calling(ctx, "create_customer"),
 		Metadata: map[string]string{userIDKey: u.ID},
 	}
+	p.IdempotencyKey = stripe.String(idempotencyKey("customer", u.ID, u.Email, was))
 	if u.Email != "" {
 		p.Email = &u.Email
 	}
 	var c *stripe.Customer
 	err := repeated(ctx, &p.Params, func() (err error) {
 		c, err = b.stripe.Customers.New(p)
-		return stripeError("create customer", err)
+		return answered("create customer", err, c.ID, c.APIResource)
 	})
 	var s *StripeError
-	switch {
-	case errors.As(err, &s) && s.badMail && u.Email != "":
+	if errors.As(err, &s) && s.code == stripe.ErrorCodeEmailInvalid && u.Email != "" {
 		u.Email = "" // Supabase is less strict about addresses; Checkout asks for one
 		return b.createCustomer(ctx, u, was)
-	case err != nil:
-		return "", err
-	case c.ID == "":
-		return "", incomplete("create customer", c.APIResource)
 	}
-	return c.ID, nil
-}
-
-// repeated makes a call that has an idempotency key, and makes it again for as
-// long as another one with that key is in flight, which can be longer than
-// stripe-go retries. An answer 500 is saved under its key and replayed for a
-// day, so a replayed one is followed by a call with a key made from it: the same
-// key wherever and whenever that is done.
-// https://docs.stripe.com/api/idempotent_requests
-func repeated(ctx context.Context, p *stripe.Params, call func() error) error {
-	for {
-		err := call()
-		var s *StripeError
-		switch {
-		case !errors.As(err, &s), ctx.Err() != nil:
-			return err
-		case s.replayed != "" && p.IdempotencyKey != nil:
-			p.IdempotencyKey = stripe.String(idempotencyKey("again", *p.IdempotencyKey, s.replayed))
-		case s.inUse:
-			select {
-			case <-ctx.Done():
-				return err
-			case <-time.After(200 * time.Millisecond):
-			}
-		default:
-			return err
-		}
-	}
-}
-
-func unavailable(err error) error {
-	return fmt.Errorf("%w: %w", ErrCustomersUnavailable, err)
+	return c.ID, err
 }

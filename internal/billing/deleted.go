@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -61,15 +60,12 @@ func (b *Billing) settle(ctx context.Context, customerID string) error {
 	if err := end(ctx, customerID); err != nil && !gone(err) {
 		return err
 	}
-	if err := b.store.Settled(ctx, customerID); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return unavailable(b.store.Settled(ctx, customerID))
 }
 
 // https://docs.stripe.com/api/customers/delete
 func (b *Billing) deleteCustomer(ctx context.Context, customerID string) error {
-	c, err := b.stripe.Customers.Del(customerID, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "delete_customer")}})
+	c, err := b.stripe.Customers.Del(customerID, &stripe.CustomerParams{Params: calling(ctx, "delete_customer")})
 	if err == nil && !c.Deleted {
 		return incomplete("delete customer", c.APIResource)
 	}
@@ -83,29 +79,20 @@ func (b *Billing) cancelSubscriptions(ctx context.Context, customerID string) er
 	if err != nil {
 		return err
 	}
-	for _, o := range open {
-		if err := b.expire(ctx, o); err != nil {
-			return err
-		}
-	}
-	all, err := b.subscriptions(ctx, customerID)
-	if err != nil {
+	if err := b.expire(ctx, open...); err != nil {
 		return err
 	}
-	for _, s := range all {
+	for s, err := range b.eachSubscription(ctx, customerID) {
+		if err != nil {
+			return err
+		}
 		if s.Status == stripe.SubscriptionStatusCanceled || s.Status == stripe.SubscriptionStatusIncompleteExpired {
 			continue
 		}
-		_, err := b.stripe.Subscriptions.Cancel(s.ID, &stripe.SubscriptionCancelParams{Params: stripe.Params{Context: calling(ctx, "cancel_subscription")}})
+		_, err := b.stripe.Subscriptions.Cancel(s.ID, &stripe.SubscriptionCancelParams{Params: calling(ctx, "cancel_subscription")})
 		if err := stripeError("cancel subscription", err); err != nil && !gone(err) {
 			return err
 		}
 	}
 	return nil
-}
-
-// gone tells whether Stripe does not have, or no longer has, what was to be ended.
-func gone(err error) bool {
-	var s *StripeError
-	return errors.As(err, &s) && s.missing != "" && !errors.Is(err, ErrOtherMode)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,17 +18,13 @@ import (
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
 // this machine is ahead of Stripe's.
 func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error) {
-	p := &stripe.BalanceParams{}
-	p.Context = ctx
-	balance, err := b.stripe.Balance.Get(p)
+	balance, err := b.stripe.Balance.Get(&stripe.BalanceParams{Params: stripe.Params{Context: ctx}})
+	answer := balance.LastResponse
 	var refused *stripe.Error
-	var answer *stripe.APIResponse
-	switch {
-	case err == nil:
-		answer = balance.LastResponse
-	case errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden:
-		answer = refused.LastResponse // a restricted key need not be allowed to see the balance
-	default:
+	if errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden {
+		answer, err = refused.LastResponse, nil // a restricted key need not be allowed to see the balance
+	}
+	if err != nil {
 		return 0, stripeError("fetch balance", err)
 	}
 	date, err := http.ParseTime(answer.Header.Get("Date"))
@@ -76,23 +73,20 @@ func (b *Billing) CheckMayRead(ctx context.Context) error {
 // CheckPortal reports whether the billing portal has been set up.
 func (b *Billing) CheckPortal(ctx context.Context) error {
 	if id := b.config.PortalConfiguration; id != "" {
-		p := &stripe.BillingPortalConfigurationParams{Params: stripe.Params{Context: ctx}}
-		configuration, err := b.stripe.BillingPortalConfigurations.Get(id, p)
+		configuration, err := b.stripe.BillingPortalConfigurations.Get(id, &stripe.BillingPortalConfigurationParams{Params: calling(ctx, "fetch_portal_configuration")})
 		if err == nil && !configuration.Active {
 			return fmt.Errorf("%s is not active", id)
 		}
 		return stripeError("fetch portal configuration", err)
 	}
-	p := &stripe.BillingPortalConfigurationListParams{IsDefault: stripe.Bool(true), Active: stripe.Bool(true)}
-	p.Context = ctx
-	list := b.stripe.BillingPortalConfigurations.List(p)
-	if !list.Next() {
-		if err := list.Err(); err != nil {
-			return stripeError("list portal configurations", err)
-		}
+	list := b.stripe.BillingPortalConfigurations.List(&stripe.BillingPortalConfigurationListParams{
+		ListParams: listing(ctx, "list_portal_configurations"), IsDefault: stripe.Bool(true), Active: stripe.Bool(true),
+	})
+	found, err := all(each[stripe.BillingPortalConfiguration]("list portal configurations", list))
+	if err == nil && len(found) == 0 {
 		return errors.New("its settings were never saved")
 	}
-	return nil
+	return err
 }
 
 // CheckPrices reports whether Stripe has the configured Prices, and they can be bought.
@@ -120,13 +114,13 @@ func (b *Billing) CheckPrices(ctx context.Context) error {
 // CheckWebhook returns the URL, which ends in path, to which an endpoint at Stripe
 // sends all that is handled. Endpoints of `stripe listen` are not in Stripe's list.
 func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, err error) {
-	p := &stripe.WebhookEndpointListParams{}
-	p.Context = ctx
-	p.Limit = stripe.Int64(100)
-	list := b.stripe.WebhookEndpoints.List(p)
+	list := b.stripe.WebhookEndpoints.List(&stripe.WebhookEndpointListParams{ListParams: listing(ctx, "list_webhook_endpoints")})
+	endpoints, err := all(each[stripe.WebhookEndpoint]("list webhook endpoints", list))
+	if err != nil {
+		return "", err
+	}
 	err = errors.New("no endpoint of the account ends in " + path)
-	for list.Next() {
-		e := list.WebhookEndpoint()
+	for _, e := range endpoints {
 		if !strings.HasSuffix(e.URL, path) {
 			continue
 		}
@@ -139,9 +133,6 @@ func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, er
 		default:
 			return e.URL, nil
 		}
-	}
-	if list.Err() != nil {
-		err = stripeError("list webhook endpoints", list.Err())
 	}
 	return "", err
 }
@@ -181,4 +172,39 @@ func (b *Billing) TryWebhook(ctx context.Context, url string) error {
 		return fmt.Errorf("%s answers, but not as this service does", url)
 	}
 	return nil
+}
+
+// CheckParams tries what is set of Params, PaymentParams and SubscriptionParams
+// at Stripe: a Checkout Session in each mode that they are for, of any price that
+// is there, expired at once. It does so in test mode only.
+func (b *Billing) CheckParams(ctx context.Context) (detail string, err error) {
+	if b.config.LiveMode {
+		return "set, and tried with a test key only", nil
+	}
+	var tried []string
+	for mode, kind := range map[string]stripe.PriceType{ModePayment: stripe.PriceTypeOneTime, ModeSubscription: stripe.PriceTypeRecurring} {
+		if len(b.config.Params)+len(b.modeParams(mode)) == 0 {
+			continue
+		}
+		p := &stripe.PriceListParams{ListParams: listing(ctx, "list_prices"), Active: stripe.Bool(true), Type: stripe.String(string(kind))}
+		p.Limit, p.Single = stripe.Int64(1), true
+		prices, err := all(each[stripe.Price]("list prices", b.stripe.Prices.List(p)))
+		if err != nil {
+			return "", err
+		}
+		if len(prices) == 0 {
+			tried = append(tried, "no price to try "+mode+" mode with")
+			continue
+		}
+		s, err := b.checkout(ctx, CheckoutRequest{PriceID: prices[0].ID, Mode: mode, Quantity: 1,
+			SuccessURL: "https://example.com", CancelURL: "https://example.com"}, "")
+		if err == nil {
+			err = b.expire(ctx, s)
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s mode: %w", mode, err)
+		}
+		tried = append(tried, mode+" mode")
+	}
+	return strings.Join(slices.Sorted(slices.Values(tried)), ", "), nil
 }

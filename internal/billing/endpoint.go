@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/stripe/stripe-go/v76"
@@ -26,19 +25,17 @@ type Endpoint struct {
 //
 // Errors: *StripeError.
 func (b *Billing) EnsureEndpoint(ctx context.Context, url string) (Endpoint, error) {
-	list := &stripe.WebhookEndpointListParams{}
-	list.Context, list.Limit = calling(ctx, "list_webhook_endpoints"), stripe.Int64(100)
-	all := b.stripe.WebhookEndpoints.List(list)
-	for all.Next() {
-		if e := all.WebhookEndpoint(); e.URL == url {
+	list := b.stripe.WebhookEndpoints.List(&stripe.WebhookEndpointListParams{ListParams: listing(ctx, "list_webhook_endpoints")})
+	for e, err := range each[stripe.WebhookEndpoint]("list webhook endpoints", list) {
+		if err != nil {
+			return Endpoint{}, err
+		}
+		if e.URL == url {
 			return b.mendEndpoint(ctx, e)
 		}
 	}
-	if err := all.Err(); err != nil {
-		return Endpoint{}, stripeError("list webhook endpoints", err)
-	}
 	e, err := b.stripe.WebhookEndpoints.New(&stripe.WebhookEndpointParams{
-		Params:        stripe.Params{Context: calling(ctx, "create_webhook_endpoint")},
+		Params:        calling(ctx, "create_webhook_endpoint"),
 		URL:           &url,
 		EnabledEvents: stripe.StringSlice(HandledEvents()),
 		Description:   stripe.String("stripe-sidecar"),
@@ -46,10 +43,7 @@ func (b *Billing) EnsureEndpoint(ctx context.Context, url string) (Endpoint, err
 	if err != nil {
 		return Endpoint{}, stripeError("create webhook endpoint", err)
 	}
-	if e.Secret == "" {
-		return Endpoint{}, incomplete(fmt.Sprintf("create webhook endpoint %s", e.ID), e.APIResource)
-	}
-	return Endpoint{ID: e.ID, Status: e.Status, Secret: e.Secret}, nil
+	return Endpoint{ID: e.ID, Status: e.Status, Secret: e.Secret}, answered("create webhook endpoint "+e.ID, nil, e.Secret, e.APIResource)
 }
 
 func (b *Billing) mendEndpoint(ctx context.Context, e *stripe.WebhookEndpoint) (Endpoint, error) {
@@ -59,7 +53,7 @@ func (b *Billing) mendEndpoint(ctx context.Context, e *stripe.WebhookEndpoint) (
 		return found, nil
 	}
 	_, err := b.stripe.WebhookEndpoints.Update(e.ID, &stripe.WebhookEndpointParams{
-		Params:        stripe.Params{Context: calling(ctx, "update_webhook_endpoint")},
+		Params:        calling(ctx, "update_webhook_endpoint"),
 		EnabledEvents: stripe.StringSlice(HandledEvents()),
 	})
 	return found, stripeError("update webhook endpoint", err)

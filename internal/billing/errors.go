@@ -34,10 +34,8 @@ type StripeError struct {
 	// IdempotencyMismatch: the Idempotency-Key was used before with other parameters.
 	IdempotencyMismatch bool
 
-	missing  string // the parameter that names an object which Stripe does not have
+	code     stripe.ErrorCode
 	param    string // the parameter that Stripe complains of, "" for none
-	badMail  bool   // Stripe does not accept the user's e-mail address
-	inUse    bool   // another call with the same idempotency key is in flight
 	replayed string // req_… of the call whose failure was saved and answered again; "" for none
 	cause    string // for the log; no key, no e-mail
 	wrapped  error  // a connection's error when there was no answer, or ErrOtherMode
@@ -81,17 +79,13 @@ func stripeError(doing string, err error) error {
 	e := &StripeError{
 		RequestID:           s.RequestID,
 		IdempotencyMismatch: s.Type == stripe.ErrorTypeIdempotency && s.HTTPStatusCode == http.StatusBadRequest,
-		inUse:               s.Code == stripe.ErrorCodeIdempotencyKeyInUse,
+		code:                s.Code,
+		param:               s.Param,
 		cause: fmt.Sprintf("%s: stripe answered %d %s %s param=%q: %s", doing, s.HTTPStatusCode, s.Type, s.Code, s.Param,
 			Redact(s.Msg)),
 	}
-	e.param = s.Param
-	e.badMail = s.Code == stripe.ErrorCodeEmailInvalid
-	if s.Code == stripe.ErrorCodeResourceMissing {
-		e.missing = s.Param
-		if otherMode.MatchString(s.Msg) {
-			e.wrapped = ErrOtherMode
-		}
+	if s.Code == stripe.ErrorCodeResourceMissing && otherMode.MatchString(s.Msg) {
+		e.wrapped = ErrOtherMode
 	}
 	if r := s.LastResponse; r != nil && s.HTTPStatusCode >= 500 && r.Header.Get("Idempotent-Replayed") == "true" {
 		e.replayed = r.Header.Get("Original-Request")
@@ -111,17 +105,44 @@ func incomplete(doing string, r stripe.APIResource) error {
 	return &StripeError{RequestID: requestID(r), cause: doing + ": the answer lacks what was asked for"}
 }
 
-// customerGone tells whether Stripe refused because it has no such Customer:
-// deleted, or made with the key of another account. One that it knows in the
-// other mode is not gone.
-func customerGone(err error) bool {
-	var e *StripeError
-	return errors.As(err, &e) && e.missing == "customer" && !errors.Is(err, ErrOtherMode)
+// answered is the error of a call to Stripe: Stripe's own or, where a success has ""
+// for what every such answer has, that it is incomplete.
+func answered(doing string, err error, has string, r stripe.APIResource) error {
+	if err == nil && has == "" {
+		return incomplete(doing, r)
+	}
+	return stripeError(doing, err)
 }
+
+// missing returns the parameter that names an object which Stripe does not have, in
+// the key's mode at least; "" for every other error.
+func missing(err error) string {
+	var e *StripeError
+	if errors.As(err, &e) && e.code == stripe.ErrorCodeResourceMissing {
+		return e.param
+	}
+	return ""
+}
+
+// gone tells whether Stripe does not have, or no longer has, what a call was about:
+// deleted, or made with the key of another account. What it knows in the other mode is
+// not gone.
+func gone(err error) bool { return missing(err) != "" && !errors.Is(err, ErrOtherMode) }
+
+// customerGone tells whether that is the Customer.
+func customerGone(err error) bool { return missing(err) == "customer" && gone(err) }
 
 // quantityRefused tells whether Stripe complained of the line item or of its
 // quantity, but not of its price.
 func quantityRefused(err error) bool {
 	var e *StripeError
 	return errors.As(err, &e) && (e.param == "line_items[0]" || e.param == "line_items[0][quantity]")
+}
+
+// unavailable says of an error of the Store what it means; nil stays nil.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrCustomersUnavailable, err)
 }

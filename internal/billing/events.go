@@ -26,14 +26,10 @@ const signatureTolerance = 5 * time.Minute
 // place in every API version that an endpoint can have been created with.
 // https://docs.stripe.com/api/events/object
 type Event struct {
-	ID      string
-	Type    string
-	account string // a connected account's, whose objects are not ours to fetch
-	live    bool
-	object  struct {
-		ID            string
-		PaymentIntent json.RawMessage `json:"payment_intent"`
-	}
+	ID, Type string
+	Account  string // a connected account's, whose objects are not ours to fetch; "" for none
+	Livemode bool
+	Data     struct{ Object json.RawMessage }
 }
 
 // ReadEvent verifies the signature of a webhook request and reads its Event.
@@ -53,17 +49,10 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 	if age := now.Sub(signedAt(signature)); age > signatureTolerance || age < -signatureTolerance {
 		return Event{}, fmt.Errorf("%w: signed %s ago", ErrSignature, age.Round(time.Second))
 	}
-	var e struct {
-		ID, Type, Account string
-		Livemode          bool
-		Data              struct{ Object json.RawMessage }
-	}
-	event := Event{}
-	if err := json.Unmarshal(payload, &e); err != nil {
+	var event Event
+	if err := json.Unmarshal(payload, &event); err != nil {
 		return Event{}, fmt.Errorf("%w: signed, but not an event", ErrSignature)
 	}
-	event.ID, event.Type, event.account, event.live = e.ID, e.Type, e.Account, e.Livemode
-	_ = json.Unmarshal(e.Data.Object, &event.object) // an object of another shape has no id, which is found out below
 	return event, nil
 }
 
@@ -110,10 +99,11 @@ func HandledEvents() []string { return slices.Sorted(maps.Keys(events)) }
 // about makes a handler of one that needs the ID of the Event's object only.
 func about(sync func(*Billing, context.Context, string) error) func(*Billing, context.Context, Event) error {
 	return func(b *Billing, ctx context.Context, e Event) error {
-		if e.object.ID == "" {
-			return fmt.Errorf("event %s of type %s names no object", e.ID, e.Type)
+		var object struct{ ID string }
+		if json.Unmarshal(e.Data.Object, &object) != nil || object.ID == "" {
+			return fmt.Errorf("event %s of type %s does not name its object", e.ID, e.Type)
 		}
-		return sync(b, ctx, e.object.ID)
+		return sync(b, ctx, object.ID)
 	}
 }
 
@@ -137,14 +127,13 @@ var ErrNoObject = errors.New("stripe does not have what the event is about")
 func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
 	handle := events[e.Type]
 	switch {
-	case handle == nil, e.account != "":
+	case handle == nil, e.Account != "":
 		return ErrNotOurs
-	case e.live != b.config.LiveMode:
+	case e.Livemode != b.config.LiveMode:
 		return ErrOtherMode
 	}
 	err := handle(b, ctx, e)
-	var s *StripeError
-	if errors.As(err, &s) && s.missing != "" {
+	if missing(err) != "" {
 		return fmt.Errorf("%w: %w", ErrNoObject, err)
 	}
 	return err
@@ -152,15 +141,9 @@ func (b *Billing) HandleEvent(ctx context.Context, e Event) error {
 
 // syncInvoice writes the subscription that an invoice is for, if any.
 func (b *Billing) syncInvoice(ctx context.Context, id string) error {
-	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: stripe.Params{Context: calling(ctx, "fetch_invoice")}})
-	if err != nil {
-		return stripeError("fetch invoice", err)
-	}
-	if invoice.ID == "" {
-		return incomplete("fetch invoice", invoice.APIResource)
-	}
-	if invoice.Subscription == nil {
-		return nil
+	invoice, err := b.stripe.Invoices.Get(id, &stripe.InvoiceParams{Params: calling(ctx, "fetch_invoice")})
+	if err := answered("fetch invoice", err, invoice.ID, invoice.APIResource); err != nil || invoice.Subscription == nil {
+		return err
 	}
 	return b.syncSubscription(ctx, invoice.Subscription.ID)
 }
@@ -168,23 +151,22 @@ func (b *Billing) syncInvoice(ctx context.Context, id string) error {
 // syncPayment writes the purchase that a charge, refund or dispute belongs to, if it
 // was made with a Checkout Session.
 func (b *Billing) syncPayment(ctx context.Context, e Event) error {
-	var paymentIntent string
-	if json.Unmarshal(e.object.PaymentIntent, &paymentIntent) != nil || paymentIntent == "" {
+	var object struct {
+		PaymentIntent string `json:"payment_intent"`
+	}
+	if json.Unmarshal(e.Data.Object, &object) != nil || object.PaymentIntent == "" {
 		return nil // a charge of its own, which no Checkout Session made
 	}
-	p := &stripe.CheckoutSessionListParams{PaymentIntent: &paymentIntent}
-	p.Context = calling(ctx, "list_checkout_sessions")
-	list := b.stripe.CheckoutSessions.List(p)
-	for list.Next() {
-		if err := b.syncCheckoutSession(ctx, list.CheckoutSession().ID); err != nil {
+	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
+		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &object.PaymentIntent,
+	})
+	for s, err := range each[stripe.CheckoutSession](listingCheckouts, list) {
+		if err == nil {
+			err = b.syncCheckoutSession(ctx, s.ID)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	if err := list.Err(); err != nil {
-		return stripeError("list checkout sessions", err)
-	}
-	if page := list.CheckoutSessionList(); page.Data == nil {
-		return incomplete("list checkout sessions", page.APIResource)
 	}
 	return nil
 }
@@ -192,20 +174,10 @@ func (b *Billing) syncPayment(ctx context.Context, e Event) error {
 // forgetCustomer clears the record of a Customer that was deleted, so that the
 // user's next purchase makes a new one.
 func (b *Billing) forgetCustomer(ctx context.Context, id string) error {
-	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: stripe.Params{Context: calling(ctx, "fetch_customer")}})
-	err = stripeError("fetch customer", err)
-	var s *StripeError
-	switch {
-	case errors.As(err, &s) && s.missing != "":
-	case err != nil:
+	customer, err := b.stripe.Customers.Get(id, &stripe.CustomerParams{Params: calling(ctx, "fetch_customer")})
+	err = answered("fetch customer", err, customer.ID, customer.APIResource)
+	if missing(err) == "" && (err != nil || !customer.Deleted) {
 		return err
-	case customer.ID == "":
-		return incomplete("fetch customer", customer.APIResource)
-	case !customer.Deleted:
-		return nil
 	}
-	if err := b.store.Forget(ctx, id); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return unavailable(b.store.Forget(ctx, id))
 }

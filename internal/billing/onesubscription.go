@@ -34,12 +34,9 @@ func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerI
 	if err != nil {
 		return Page{}, err
 	}
-	for _, o := range open {
-		if r.mark == "" || o.Metadata[markKey] != r.mark {
-			if err := b.expire(ctx, o); err != nil {
-				return Page{}, err
-			}
-		}
+	others := slices.DeleteFunc(open, func(o *stripe.CheckoutSession) bool { return r.mark != "" && o.Metadata[markKey] == r.mark })
+	if err := b.expire(ctx, others...); err != nil {
+		return Page{}, err
 	}
 	var s *stripe.CheckoutSession
 	for n := 0; n == 0 || n < maxReplacements && len(open) == 0 && r.IdempotencyKey != ""; n++ {
@@ -56,13 +53,8 @@ func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerI
 	if len(open) > 0 {
 		// All who see the same two must agree on which one stays, or none would.
 		stays := slices.MaxFunc(open, newer)
-		for _, o := range open {
-			if o.ID == stays.ID {
-				continue
-			}
-			if err := b.expire(ctx, o); err != nil {
-				return Page{}, err
-			}
+		if err := b.expire(ctx, slices.DeleteFunc(open, func(o *stripe.CheckoutSession) bool { return o.ID == stays.ID })...); err != nil {
+			return Page{}, err
 		}
 		stays.APIResource = s.APIResource // for the log
 		s = stays
@@ -90,34 +82,27 @@ func newer(a, b *stripe.CheckoutSession) int {
 // still be paid.
 // https://docs.stripe.com/api/checkout/sessions/list
 func (b *Billing) openCheckouts(ctx context.Context, customerID string) ([]*stripe.CheckoutSession, error) {
-	p := &stripe.CheckoutSessionListParams{Customer: &customerID, Status: stripe.String(string(stripe.CheckoutSessionStatusOpen))}
-	p.Context = calling(ctx, "list_checkout_sessions")
-	p.Limit = stripe.Int64(100)
-	var open []*stripe.CheckoutSession
-	list := b.stripe.CheckoutSessions.List(p)
-	for list.Next() {
-		if s := list.CheckoutSession(); s.Mode == stripe.CheckoutSessionModeSubscription {
-			open = append(open, s)
-		}
-	}
-	if err := list.Err(); err != nil {
-		return nil, stripeError("list checkout sessions", err)
-	}
-	if page := list.CheckoutSessionList(); page.Data == nil {
-		return nil, incomplete("list checkout sessions", page.APIResource)
-	}
-	return open, nil
+	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
+		ListParams: listing(ctx, "list_checkout_sessions"),
+		Customer:   &customerID,
+		Status:     stripe.String(string(stripe.CheckoutSessionStatusOpen)),
+	})
+	open, err := all(each[stripe.CheckoutSession](listingCheckouts, list))
+	return slices.DeleteFunc(open, func(s *stripe.CheckoutSession) bool { return s.Mode != stripe.CheckoutSessionModeSubscription }), err
 }
 
-// expire ends a Checkout Session. One that is no longer open is left alone: if it
-// was paid, the subscription tells.
+const listingCheckouts = "list checkout sessions"
+
+// expire ends Checkout Sessions. One that is no longer open is left alone: if it was
+// paid, the subscription tells.
 // https://docs.stripe.com/api/checkout/sessions/expire
-func (b *Billing) expire(ctx context.Context, s *stripe.CheckoutSession) error {
-	p := &stripe.CheckoutSessionExpireParams{Params: stripe.Params{Context: calling(ctx, "expire_checkout_session")}}
-	_, err := b.stripe.CheckoutSessions.Expire(s.ID, p)
-	var refused *stripe.Error
-	if errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusBadRequest {
-		return nil
+func (b *Billing) expire(ctx context.Context, sessions ...*stripe.CheckoutSession) error {
+	for _, s := range sessions {
+		_, err := b.stripe.CheckoutSessions.Expire(s.ID, &stripe.CheckoutSessionExpireParams{Params: calling(ctx, "expire_checkout_session")})
+		var refused *stripe.Error
+		if err != nil && !(errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusBadRequest) {
+			return stripeError("expire checkout session", err)
+		}
 	}
-	return stripeError("expire checkout session", err)
+	return nil
 }

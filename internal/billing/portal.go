@@ -40,7 +40,7 @@ type PortalRequest struct {
 func (b *Billing) CreatePortalSession(ctx context.Context, r PortalRequest) (Page, error) {
 	const doing = "create billing portal session"
 	p := &stripe.BillingPortalSessionParams{
-		Params:    stripe.Params{Context: calling(ctx, "create_portal_session")},
+		Params:    calling(ctx, "create_portal_session"),
 		Customer:  &r.CustomerID,
 		ReturnURL: &r.ReturnURL,
 	}
@@ -77,29 +77,26 @@ func (b *Billing) addFlow(ctx context.Context, p *stripe.BillingPortalSessionPar
 	if r.Flow == FlowPaymentMethod {
 		return nil
 	}
-	all, err := b.subscriptions(ctx, r.CustomerID)
+	theirs, err := b.subscriptions(ctx, r.CustomerID)
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(s *stripe.Subscription) bool { return !live(s) })
-	id := r.Subscription
+	// Which one is not left to Stripe, which would open the portal at one that has ended.
+	theirs = slices.DeleteFunc(theirs, func(s *stripe.Subscription) bool {
+		return !live(s) || r.Subscription != "" && r.Subscription != s.ID
+	})
 	switch {
-	case id != "":
-		// Not left to Stripe, which would open the portal at one that has ended.
-		if !slices.ContainsFunc(all, func(s *stripe.Subscription) bool { return s.ID == id }) {
-			return ErrNotTheirs
-		}
-	case len(all) == 0:
+	case len(theirs) == 0 && r.Subscription != "":
+		return ErrNotTheirs
+	case len(theirs) == 0:
 		return ErrNotSubscribed
-	case len(all) > 1:
+	case len(theirs) > 1:
 		return ErrSeveral
-	default:
-		id = all[0].ID
 	}
 	if r.Flow == FlowCancel {
-		p.FlowData.SubscriptionCancel = &stripe.BillingPortalSessionFlowDataSubscriptionCancelParams{Subscription: &id}
+		p.FlowData.SubscriptionCancel = &stripe.BillingPortalSessionFlowDataSubscriptionCancelParams{Subscription: &theirs[0].ID}
 	} else {
-		p.FlowData.SubscriptionUpdate = &stripe.BillingPortalSessionFlowDataSubscriptionUpdateParams{Subscription: &id}
+		p.FlowData.SubscriptionUpdate = &stripe.BillingPortalSessionFlowDataSubscriptionUpdateParams{Subscription: &theirs[0].ID}
 	}
 	return nil
 }

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stripe/stripe-go/v76"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -39,14 +41,22 @@ type Price struct {
 	TrialDays          int64   `json:"trial_days"`
 }
 
-// catalogue are the prices for sale as Stripe told them last.
+// catalogue is what Stripe told last of the prices for sale, and of lookup keys.
 type catalogue struct {
-	mu        sync.Mutex
-	prices    []Price
-	fetched   time.Time // start of the attempt that gave prices; zero: none did
-	attempted time.Time // start of the last one
-	failure   error     // of the last one
-	flight    chan struct{}
+	flights   singleflight.Group // of which one is under way at a time
+	attempted time.Time          // start of the last one, which alone looks here
+
+	mu      sync.Mutex
+	prices  []Price
+	fetched time.Time // start of the attempt that gave prices; zero: none did
+	failure error     // of the last attempt
+	keys    map[string]resolved
+}
+
+// resolved is what a lookup key stood for.
+type resolved struct {
+	priceID string
+	at      time.Time
 }
 
 // Prices returns the active ones among the configured Prices, in their order.
@@ -58,47 +68,53 @@ type catalogue struct {
 // https://docs.stripe.com/api/prices/list
 func (b *Billing) Prices(ctx context.Context) ([]Price, error) {
 	c := &b.catalogue
-	c.mu.Lock()
-	now := b.now()
-	if !c.fetched.IsZero() && now.Sub(c.fetched) < pricesFresh {
-		defer c.mu.Unlock()
-		return c.prices, nil
+	if prices, _ := b.told(pricesFresh); prices != nil {
+		return prices, nil
 	}
-	if c.flight == nil && now.Sub(c.attempted) >= pricesPause {
-		c.attempted, c.flight = now, make(chan struct{})
-		go b.fetchPrices(context.WithoutCancel(ctx), now)
-	}
-	flight, patience := c.flight, context.Background()
-	if c.good(now) {
+	flight := c.flights.DoChan("", func() (any, error) {
+		b.fetchPrices(context.WithoutCancel(ctx))
+		return nil, nil
+	})
+	wait := ctx
+	if prices, _ := b.told(pricesGood); prices != nil {
 		var cancel context.CancelFunc
-		patience, cancel = context.WithTimeout(patience, pricesPatient)
+		wait, cancel = context.WithTimeout(ctx, pricesPatient)
 		defer cancel()
 	}
-	c.mu.Unlock()
-	if flight != nil {
-		select {
-		case <-flight:
-		case <-patience.Done():
-		case <-ctx.Done():
-		}
+	select {
+	case <-flight:
+	case <-wait.Done():
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	prices, failure := b.told(pricesGood)
 	switch {
-	case c.good(b.now()):
-		return c.prices, nil
-	case c.failure != nil:
-		return nil, c.failure
+	case prices != nil:
+		return prices, nil
+	case failure != nil:
+		return nil, failure
 	}
 	return nil, stripeError("fetch prices", context.Cause(ctx))
 }
 
-func (c *catalogue) good(now time.Time) bool {
-	return !c.fetched.IsZero() && now.Sub(c.fetched) < pricesGood
+// told returns the prices that Stripe told within the last while, nil for none, and the
+// error of the last attempt.
+func (b *Billing) told(within time.Duration) ([]Price, error) {
+	c := &b.catalogue
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b.config.Now().Sub(c.fetched) < within {
+		return c.prices, nil
+	}
+	return nil, c.failure
 }
 
-// fetchPrices makes one attempt, beside the requests that wait for it.
-func (b *Billing) fetchPrices(ctx context.Context, started time.Time) {
+// fetchPrices makes one attempt, beside the requests that wait for it, unless the last
+// one has only just failed.
+func (b *Billing) fetchPrices(ctx context.Context) {
+	c, started := &b.catalogue, b.config.Now()
+	if started.Sub(c.attempted) < pricesPause {
+		return
+	}
+	c.attempted = started
 	ctx, cancel := context.WithTimeout(ctx, pricesTimeout)
 	defer cancel()
 	var prices []Price
@@ -107,14 +123,11 @@ func (b *Billing) fetchPrices(ctx context.Context, started time.Time) {
 		if p := recover(); p != nil { // in a goroutine it would end the process
 			err = &StripeError{cause: fmt.Sprintf("fetch prices: panic: %v\n%s", p, debug.Stack())}
 		}
-		c := &b.catalogue
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.failure = err; err == nil {
 			c.prices, c.fetched = prices, started
 		}
-		close(c.flight)
-		c.flight = nil
 	}()
 	prices, err = b.pricesForSale(ctx)
 }
@@ -127,17 +140,12 @@ func (b *Billing) pricesForSale(ctx context.Context) ([]Price, error) {
 			keys = append(keys, &name)
 			continue
 		}
-		p := &stripe.PriceParams{Params: stripe.Params{Context: calling(ctx, "fetch_price")}, Expand: []*string{stripe.String("product")}}
-		price, err := b.stripe.Prices.Get(name, p)
-		err = stripeError("fetch price", err)
-		var s *StripeError
-		switch {
-		case errors.As(err, &s) && s.missing != "":
-		case err != nil:
+		price, err := b.stripe.Prices.Get(name, &stripe.PriceParams{Params: calling(ctx, "fetch_price"), Expand: []*string{stripe.String("product")}})
+		err = answered("fetch price", err, price.ID, price.APIResource)
+		if err != nil && missing(err) == "" {
 			return nil, err
-		case price.ID == "":
-			return nil, incomplete("fetch price", price.APIResource)
-		case price.Active:
+		}
+		if err == nil && price.Active {
 			found[name] = price
 		}
 	}
@@ -186,24 +194,11 @@ func isPriceID(name string) bool { return strings.HasPrefix(name, "price_") }
 
 // lookUp returns the active prices that have these lookup keys.
 func (b *Billing) lookUp(ctx context.Context, keys []*string, expand ...string) ([]*stripe.Price, error) {
-	p := &stripe.PriceListParams{LookupKeys: keys, Active: stripe.Bool(true)}
-	p.Context = calling(ctx, "list_prices")
-	p.Limit = stripe.Int64(100)
+	p := &stripe.PriceListParams{ListParams: listing(ctx, "list_prices"), LookupKeys: keys, Active: stripe.Bool(true)}
 	for _, path := range expand {
 		p.AddExpand(path)
 	}
-	var prices []*stripe.Price
-	list := b.stripe.Prices.List(p)
-	for list.Next() {
-		prices = append(prices, list.Price())
-	}
-	if err := list.Err(); err != nil {
-		return nil, stripeError("list prices", err)
-	}
-	if page := list.PriceList(); page.Data == nil {
-		return nil, incomplete("list prices", page.APIResource)
-	}
-	return prices, nil
+	return all(each[stripe.Price]("list prices", b.stripe.Prices.List(p)))
 }
 
 // ForSale tells whether a Price, named by its ID or lookup key, may be bought.
@@ -225,27 +220,21 @@ func (b *Billing) ForSale(ctx context.Context, name string) (bool, error) {
 	}), err
 }
 
-// resolved is what a lookup key stood for.
-type resolved struct {
-	priceID string
-	at      time.Time
-}
-
 // priceID returns the ID of the Price with a name, which is one or a lookup key.
 // Of a lookup key that there is not, it says what Stripe says of an ID.
 func (b *Billing) priceID(ctx context.Context, name string) (string, error) {
 	if isPriceID(name) {
 		return name, nil
 	}
-	b.keysMu.Lock()
-	known := b.keys[name]
-	b.keysMu.Unlock()
-	if known.priceID != "" && b.now().Sub(known.at) < keyRemembered {
+	c, at := &b.catalogue, b.config.Now()
+	c.mu.Lock()
+	known := c.keys[name]
+	c.mu.Unlock()
+	if known.priceID != "" && at.Sub(known.at) < keyRemembered {
 		return known.priceID, nil
 	}
-	at := b.now()
 	var prices []*stripe.Price
-	if len([]rune(name)) <= maxLookupKey {
+	if utf8.RuneCountInString(name) <= maxLookupKey {
 		var err error
 		if prices, err = b.lookUp(ctx, []*string{&name}); err != nil {
 			return "", err
@@ -255,12 +244,12 @@ func (b *Billing) priceID(ctx context.Context, name string) (string, error) {
 		if price.LookupKey != name || price.ID == "" {
 			continue
 		}
-		b.keysMu.Lock()
-		defer b.keysMu.Unlock()
-		if b.keys == nil || len(b.keys) >= keysRemembered {
-			b.keys = map[string]resolved{}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.keys == nil || len(c.keys) >= keysRemembered {
+			c.keys = map[string]resolved{}
 		}
-		b.keys[name] = resolved{price.ID, at}
+		c.keys[name] = resolved{price.ID, at}
 		return price.ID, nil
 	}
 	e := &StripeError{Public: fmt.Sprintf("No such price: '%s'", name), cause: "no active price has the lookup key"}
@@ -268,11 +257,4 @@ func (b *Billing) priceID(ctx context.Context, name string) (string, error) {
 		e.Public = ""
 	}
 	return "", e
-}
-
-func (b *Billing) now() time.Time {
-	if b.config.Now != nil {
-		return b.config.Now()
-	}
-	return time.Now()
 }

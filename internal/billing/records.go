@@ -2,194 +2,141 @@ package billing
 
 import (
 	"context"
-	"reflect"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stripe/stripe-go/v76"
 )
 
-// subscriptionRow is a row of the table subscriptions, Stripe's present state.
+// Row is a row of a table, by column.
+type Row = map[string]any
+
+// subscriptionRow is a row of the table subscriptions, Stripe's present state. Price,
+// product and quantity are those of the first item: our own checkout sells one.
 // https://docs.stripe.com/api/subscriptions/object
-type subscriptionRow struct {
-	ID                 string            `json:"id"`
-	UserID             *string           `json:"user_id"`
-	StripeCustomerID   string            `json:"stripe_customer_id"`
-	Status             string            `json:"status"`
-	PriceID            *string           `json:"price_id"`   // of the first item,
-	ProductID          *string           `json:"product_id"` // as are these two:
-	Quantity           *int64            `json:"quantity"`   // our own checkout sells one
-	Items              []subscribed      `json:"items"`
-	CancelAtPeriodEnd  bool              `json:"cancel_at_period_end"`
-	CancelAt           *time.Time        `json:"cancel_at"`
-	CanceledAt         *time.Time        `json:"canceled_at"`
-	CurrentPeriodStart *time.Time        `json:"current_period_start"`
-	CurrentPeriodEnd   *time.Time        `json:"current_period_end"`
-	TrialStart         *time.Time        `json:"trial_start"`
-	TrialEnd           *time.Time        `json:"trial_end"`
-	EndedAt            *time.Time        `json:"ended_at"`
-	Created            *time.Time        `json:"created"`
-	Metadata           map[string]string `json:"metadata"`
-	Livemode           bool              `json:"livemode"`
+func subscriptionRow(s *stripe.Subscription, userID *string, items []*stripe.SubscriptionItem) Row {
+	subscribed := []Row{}
+	for _, item := range items {
+		one := priceAndProduct(item.Price)
+		one["quantity"] = item.Quantity
+		if p := item.Price; p != nil && p.Recurring != nil && p.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered {
+			one["quantity"] = nil // which a metered price has none of
+		}
+		subscribed = append(subscribed, one)
+	}
+	first := Row{}
+	if len(subscribed) > 0 {
+		first = subscribed[0]
+	}
+	return Row{
+		"id":                   s.ID,
+		"user_id":              userID,
+		"stripe_customer_id":   s.Customer.ID,
+		"status":               s.Status,
+		"price_id":             first["price_id"],
+		"product_id":           first["product_id"],
+		"quantity":             first["quantity"],
+		"items":                subscribed,
+		"cancel_at_period_end": s.CancelAtPeriodEnd,
+		"cancel_at":            timestamp(s.CancelAt),
+		"canceled_at":          timestamp(s.CanceledAt),
+		"current_period_start": timestamp(s.CurrentPeriodStart),
+		"current_period_end":   timestamp(s.CurrentPeriodEnd),
+		"trial_start":          timestamp(s.TrialStart),
+		"trial_end":            timestamp(s.TrialEnd),
+		"ended_at":             timestamp(s.EndedAt),
+		"created":              timestamp(s.Created),
+		"metadata":             s.Metadata,
+		"livemode":             s.Livemode,
+	}
 }
 
-// subscribed is an item of a subscription.
-type subscribed struct {
-	PriceID   *string `json:"price_id"`
-	ProductID *string `json:"product_id"`
-	Quantity  *int64  `json:"quantity"` // nil for a metered price, which has none
-}
-
-// purchaseRow is a row of the table purchases: a Checkout Session in payment
-// mode with the state of its payment.
+// purchaseRow is a row of the table purchases: a Checkout Session in payment mode with
+// the state of its payment. Price and product are those of the first line item, amounts
+// in the currency's smallest unit, and the e-mail address is what the buyer entered.
 // https://docs.stripe.com/api/checkout/sessions/object
-type purchaseRow struct {
-	ID               string            `json:"id"`
-	UserID           *string           `json:"user_id"`
-	StripeCustomerID *string           `json:"stripe_customer_id"`
-	Email            *string           `json:"email"` // what the buyer entered
-	PaymentIntentID  *string           `json:"payment_intent_id"`
-	Status           string            `json:"status"`
-	PaymentStatus    string            `json:"payment_status"`
-	PriceID          *string           `json:"price_id"`   // of the first line item,
-	ProductID        *string           `json:"product_id"` // as is this
-	LineItems        []lineItem        `json:"line_items"`
-	AmountTotal      int64             `json:"amount_total"`    // smallest unit of the currency
-	AmountRefunded   int64             `json:"amount_refunded"` // likewise
-	Disputed         bool              `json:"disputed"`
-	Currency         string            `json:"currency"`
-	Created          *time.Time        `json:"created"`
-	Metadata         map[string]string `json:"metadata"`
-	Livemode         bool              `json:"livemode"`
+func purchaseRow(s *stripe.CheckoutSession, userID *string, items []*stripe.LineItem, disputed bool) Row {
+	bought := []Row{}
+	for _, item := range items {
+		line := priceAndProduct(item.Price)
+		line["quantity"], line["amount_total"] = item.Quantity, item.AmountTotal
+		bought = append(bought, line)
+	}
+	first := Row{}
+	if len(bought) > 0 {
+		first = bought[0]
+	}
+	row := Row{
+		"id":                 s.ID,
+		"user_id":            userID,
+		"stripe_customer_id": nil,
+		"email":              nil,
+		"payment_intent_id":  nil,
+		"status":             s.Status,
+		"payment_status":     s.PaymentStatus,
+		"price_id":           first["price_id"],
+		"product_id":         first["product_id"],
+		"line_items":         bought,
+		"amount_total":       s.AmountTotal,
+		"amount_refunded":    0,
+		"disputed":           disputed,
+		"currency":           s.Currency,
+		"created":            timestamp(s.Created),
+		"metadata":           s.Metadata,
+		"livemode":           s.Livemode,
+	}
+	if s.Customer != nil {
+		row["stripe_customer_id"] = s.Customer.ID
+	}
+	if d := s.CustomerDetails; d != nil && d.Email != "" {
+		row["email"] = d.Email
+	}
+	if s.PaymentIntent != nil {
+		row["payment_intent_id"] = s.PaymentIntent.ID
+		if charge := s.PaymentIntent.LatestCharge; charge != nil {
+			row["amount_refunded"] = charge.AmountRefunded
+		}
+	}
+	return row
 }
 
-type lineItem struct {
-	PriceID     *string `json:"price_id"`
-	ProductID   *string `json:"product_id"`
-	Quantity    int64   `json:"quantity"`
-	AmountTotal int64   `json:"amount_total"` // smallest unit of the currency
+// priceAndProduct are the IDs of a price and of its product, nil for unknown.
+func priceAndProduct(p *stripe.Price) Row {
+	row := Row{"price_id": nil, "product_id": nil}
+	if p != nil {
+		row["price_id"] = p.ID
+		if p.Product != nil {
+			row["product_id"] = p.Product.ID
+		}
+	}
+	return row
 }
 
 // Columns returns the columns of the two tables that this program writes.
 func Columns() (subscriptions, purchases []string) {
-	names := func(row reflect.Type) (columns []string) {
-		for _, field := range reflect.VisibleFields(row) {
-			columns = append(columns, field.Tag.Get("json"))
-		}
-		return append(columns, "ticket")
-	}
-	return names(reflect.TypeFor[subscriptionRow]()), names(reflect.TypeFor[purchaseRow]())
+	subscription := subscriptionRow(&stripe.Subscription{Customer: &stripe.Customer{}}, nil, nil)
+	purchase := purchaseRow(&stripe.CheckoutSession{}, nil, nil, false)
+	return append(slices.Sorted(maps.Keys(subscription)), "ticket"), append(slices.Sorted(maps.Keys(purchase)), "ticket")
 }
 
-// syncSubscription fetches a subscription and writes its present state. The
-// ticket is drawn first, so that of several that fetch at once the last one to
-// draw stands, and that one has seen every change whose Event came before.
-func (b *Billing) syncSubscription(ctx context.Context, id string) error {
-	ticket, err := b.ticket(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := b.stripe.Subscriptions.Get(id, &stripe.SubscriptionParams{Params: stripe.Params{Context: calling(ctx, "fetch_subscription")}})
-	if err != nil {
-		return stripeError("fetch subscription", err)
-	}
-	return b.writeSubscription(ctx, ticket, s, "")
+// Bought is what the site's tables say that a user has bought, newest first.
+type Bought struct {
+	Subscriptions []Row `json:"subscriptions"`
+	Purchases     []Row `json:"purchases"`
 }
 
-// writeSubscription writes a subscription; owner is as for userOf.
-func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription, owner string) error {
-	if s.ID == "" || s.Customer == nil {
-		return incomplete("fetch subscription", s.APIResource)
+// Bought returns a user's rows, at most 100 of each table, without the column
+// ticket, which does not concern a page.
+//
+// Errors: ErrCustomersUnavailable.
+func (b *Billing) Bought(ctx context.Context, userID string) (Bought, error) {
+	subscriptions, purchases, err := b.store.Bought(ctx, userID)
+	for _, row := range slices.Concat(subscriptions, purchases) {
+		delete(row, "ticket")
 	}
-	userID, err := b.userOf(ctx, s.Metadata, s.Customer, owner)
-	if err != nil {
-		return err
-	}
-	row := subscriptionRow{
-		ID:                 s.ID,
-		UserID:             userID,
-		StripeCustomerID:   s.Customer.ID,
-		Status:             string(s.Status),
-		CancelAtPeriodEnd:  s.CancelAtPeriodEnd,
-		CancelAt:           timestamp(s.CancelAt),
-		CanceledAt:         timestamp(s.CanceledAt),
-		CurrentPeriodStart: timestamp(s.CurrentPeriodStart),
-		CurrentPeriodEnd:   timestamp(s.CurrentPeriodEnd),
-		TrialStart:         timestamp(s.TrialStart),
-		TrialEnd:           timestamp(s.TrialEnd),
-		EndedAt:            timestamp(s.EndedAt),
-		Created:            timestamp(s.Created),
-		Metadata:           s.Metadata,
-		Livemode:           s.Livemode,
-		Items:              []subscribed{},
-	}
-	items, err := b.subscriptionItems(ctx, s)
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		one := subscribed{Quantity: &item.Quantity}
-		one.PriceID, one.ProductID = priceAndProduct(item.Price)
-		if p := item.Price; p != nil && p.Recurring != nil && p.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered {
-			one.Quantity = nil
-		}
-		row.Items = append(row.Items, one)
-	}
-	if len(row.Items) > 0 {
-		row.PriceID, row.ProductID, row.Quantity = row.Items[0].PriceID, row.Items[0].ProductID, row.Items[0].Quantity
-	}
-	if err := b.store.WriteSubscription(ctx, ticket, row); err != nil {
-		return unavailable(err)
-	}
-	return nil
-}
-
-// subscriptionItems returns all items of a subscription, with which Stripe sends
-// the first ten.
-func (b *Billing) subscriptionItems(ctx context.Context, s *stripe.Subscription) ([]*stripe.SubscriptionItem, error) {
-	if s.Items == nil {
-		return nil, nil
-	}
-	items := s.Items.Data
-	if !s.Items.HasMore || len(items) == 0 {
-		return items, nil
-	}
-	p := &stripe.SubscriptionItemListParams{Subscription: &s.ID}
-	p.Context, p.Limit, p.StartingAfter = calling(ctx, "list_subscription_items"), stripe.Int64(100), &items[len(items)-1].ID
-	list := b.stripe.SubscriptionItems.List(p)
-	for list.Next() {
-		items = append(items, list.SubscriptionItem())
-	}
-	return items, stripeError("list subscription items", list.Err())
-}
-
-// lineItems returns all line items of a Checkout Session, likewise.
-func (b *Billing) lineItems(ctx context.Context, s *stripe.CheckoutSession) ([]*stripe.LineItem, error) {
-	if s.LineItems == nil {
-		return nil, nil
-	}
-	items := s.LineItems.Data
-	if !s.LineItems.HasMore || len(items) == 0 {
-		return items, nil
-	}
-	p := &stripe.CheckoutSessionListLineItemsParams{Session: &s.ID}
-	p.Context, p.Limit, p.StartingAfter = calling(ctx, "list_line_items"), stripe.Int64(100), &items[len(items)-1].ID
-	list := b.stripe.CheckoutSessions.ListLineItems(p)
-	for list.Next() {
-		items = append(items, list.LineItem())
-	}
-	return items, stripeError("list line items", list.Err())
-}
-
-// priceAndProduct returns the IDs of a price and of its product, nil for unknown.
-func priceAndProduct(p *stripe.Price) (priceID, productID *string) {
-	if p == nil {
-		return nil, nil
-	}
-	if p.Product != nil {
-		productID = &p.Product.ID
-	}
-	return &p.ID, productID
+	return Bought{subscriptions, purchases}, unavailable(err)
 }
 
 // SyncCustomer writes the present state of all subscriptions of a Customer and
@@ -202,45 +149,46 @@ func (b *Billing) SyncCustomer(ctx context.Context, customerID, userID string) e
 	if err != nil {
 		return err
 	}
-	subscriptions := &stripe.SubscriptionListParams{Customer: &customerID, Status: stripe.String("all")}
-	subscriptions.Context = calling(ctx, "list_subscriptions")
-	subscriptions.Limit = stripe.Int64(100)
-	found := b.stripe.Subscriptions.List(subscriptions)
-	for found.Next() {
-		if err := b.writeSubscription(ctx, ticket, found.Subscription(), userID); err != nil {
-			return err
-		}
-	}
-	if err := stripeError("list subscriptions", found.Err()); err != nil {
+	for s, err := range b.eachSubscription(ctx, customerID) {
 		if customerGone(err) {
 			return nil
 		}
-		return err
-	}
-	if page := found.SubscriptionList(); page.Data == nil {
-		return incomplete("list subscriptions", page.APIResource)
-	}
-	sessions := &stripe.CheckoutSessionListParams{Customer: &customerID}
-	sessions.Context = calling(ctx, "list_checkout_sessions")
-	sessions.Limit = stripe.Int64(100)
-	sessions.Expand = []*string{stripe.String("data.line_items"), stripe.String("data.payment_intent.latest_charge")}
-	list := b.stripe.CheckoutSessions.List(sessions)
-	for list.Next() {
-		s := list.CheckoutSession()
-		if s.Mode != stripe.CheckoutSessionModePayment || s.Status != stripe.CheckoutSessionStatusComplete {
-			continue
+		if err == nil {
+			err = b.writeSubscription(ctx, ticket, s, userID)
 		}
-		if err := b.writePurchase(ctx, ticket, s, userID); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	if err := list.Err(); err != nil {
-		return stripeError("list checkout sessions", err)
-	}
-	if page := list.CheckoutSessionList(); page.Data == nil {
-		return incomplete("list checkout sessions", page.APIResource)
+	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
+		ListParams: listing(ctx, "list_checkout_sessions"),
+		Customer:   &customerID,
+		Expand:     []*string{stripe.String("data.line_items"), stripe.String("data.payment_intent.latest_charge")},
+	})
+	for s, err := range each[stripe.CheckoutSession](listingCheckouts, list) {
+		if err == nil && s.Mode == stripe.CheckoutSessionModePayment && s.Status == stripe.CheckoutSessionStatusComplete {
+			err = b.writePurchase(ctx, ticket, s, userID)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// syncSubscription fetches a subscription and writes its present state. The
+// ticket is drawn first, so that of several that fetch at once the last one to
+// draw stands, and that one has seen every change whose Event came before.
+func (b *Billing) syncSubscription(ctx context.Context, id string) error {
+	ticket, err := b.ticket(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := b.stripe.Subscriptions.Get(id, &stripe.SubscriptionParams{Params: calling(ctx, "fetch_subscription")})
+	if err != nil {
+		return stripeError("fetch subscription", err)
+	}
+	return b.writeSubscription(ctx, ticket, s, "")
 }
 
 // syncCheckoutSession fetches a Checkout Session and writes what was bought
@@ -250,20 +198,45 @@ func (b *Billing) syncCheckoutSession(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	p := &stripe.CheckoutSessionParams{Params: stripe.Params{Context: calling(ctx, "fetch_checkout_session")}}
-	p.Expand = []*string{stripe.String("line_items"), stripe.String("payment_intent.latest_charge")}
-	s, err := b.stripe.CheckoutSessions.Get(id, p)
+	s, err := b.stripe.CheckoutSessions.Get(id, &stripe.CheckoutSessionParams{
+		Params: calling(ctx, "fetch_checkout_session"),
+		Expand: []*string{stripe.String("line_items"), stripe.String("payment_intent.latest_charge")},
+	})
+	err = answered("fetch checkout session", err, s.ID, s.APIResource)
 	switch {
 	case err != nil:
-		return stripeError("fetch checkout session", err)
-	case s.ID == "":
-		return incomplete("fetch checkout session", s.APIResource)
+		return err
 	case s.Mode == stripe.CheckoutSessionModePayment:
 		return b.writePurchase(ctx, ticket, s, "")
 	case s.Subscription != nil:
 		return b.syncSubscription(ctx, s.Subscription.ID)
 	}
 	return nil // a subscription that never began, or mode setup: nothing was bought
+}
+
+// writeSubscription writes a subscription; owner is as for userOf.
+func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe.Subscription, owner string) error {
+	if s.ID == "" || s.Customer == nil {
+		return incomplete("fetch subscription", s.APIResource)
+	}
+	userID, err := b.userOf(ctx, s.Metadata, s.Customer, owner)
+	if err != nil {
+		return err
+	}
+	var items []*stripe.SubscriptionItem
+	if s.Items != nil {
+		items = s.Items.Data
+		if s.Items.HasMore && len(items) > 0 { // Stripe sends the first ten
+			p := &stripe.SubscriptionItemListParams{ListParams: listing(ctx, "list_subscription_items"), Subscription: &s.ID}
+			p.StartingAfter = &items[len(items)-1].ID
+			more, err := all(each[stripe.SubscriptionItem]("list subscription items", b.stripe.SubscriptionItems.List(p)))
+			if err != nil {
+				return err
+			}
+			items = append(items, more...)
+		}
+	}
+	return unavailable(b.store.WriteSubscription(ctx, ticket, subscriptionRow(s, userID, items)))
 }
 
 // writePurchase writes a Checkout Session in payment mode, fetched with its
@@ -273,51 +246,26 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 	if err != nil {
 		return err
 	}
-	row := purchaseRow{
-		ID:            s.ID,
-		UserID:        userID,
-		Status:        string(s.Status),
-		PaymentStatus: string(s.PaymentStatus),
-		LineItems:     []lineItem{},
-		AmountTotal:   s.AmountTotal,
-		Currency:      string(s.Currency),
-		Created:       timestamp(s.Created),
-		Metadata:      s.Metadata,
-		Livemode:      s.Livemode,
-	}
-	if s.Customer != nil {
-		row.StripeCustomerID = &s.Customer.ID
-	}
-	if d := s.CustomerDetails; d != nil && d.Email != "" {
-		row.Email = &d.Email
-	}
-	if s.PaymentIntent != nil {
-		row.PaymentIntentID = &s.PaymentIntent.ID
-		if charge := s.PaymentIntent.LatestCharge; charge != nil {
-			row.AmountRefunded = charge.AmountRefunded
-			if charge.Disputed {
-				if row.Disputed, err = b.disputeStands(ctx, s.PaymentIntent.ID); err != nil {
-					return err
-				}
-			}
+	disputed := false
+	if p := s.PaymentIntent; p != nil && p.LatestCharge != nil && p.LatestCharge.Disputed {
+		if disputed, err = b.disputeStands(ctx, p.ID); err != nil {
+			return err
 		}
 	}
-	items, err := b.lineItems(ctx, s)
-	if err != nil {
-		return err
+	var items []*stripe.LineItem
+	if s.LineItems != nil {
+		items = s.LineItems.Data
+		if s.LineItems.HasMore && len(items) > 0 {
+			p := &stripe.CheckoutSessionListLineItemsParams{ListParams: listing(ctx, "list_line_items"), Session: &s.ID}
+			p.StartingAfter = &items[len(items)-1].ID
+			more, err := all(each[stripe.LineItem]("list line items", b.stripe.CheckoutSessions.ListLineItems(p)))
+			if err != nil {
+				return err
+			}
+			items = append(items, more...)
+		}
 	}
-	for _, item := range items {
-		line := lineItem{Quantity: item.Quantity, AmountTotal: item.AmountTotal}
-		line.PriceID, line.ProductID = priceAndProduct(item.Price)
-		row.LineItems = append(row.LineItems, line)
-	}
-	if len(row.LineItems) > 0 {
-		row.PriceID, row.ProductID = row.LineItems[0].PriceID, row.LineItems[0].ProductID
-	}
-	if err := b.store.WritePurchase(ctx, ticket, row); err != nil {
-		return unavailable(err)
-	}
-	return nil
+	return unavailable(b.store.WritePurchase(ctx, ticket, purchaseRow(s, userID, items, disputed)))
 }
 
 // disputeStands tells whether one of the disputes of a payment is open or lost.
@@ -325,58 +273,37 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 // https://docs.stripe.com/api/disputes/object#dispute_object-status
 func (b *Billing) disputeStands(ctx context.Context, paymentIntent string) (bool, error) {
 	const doing = "list disputes"
-	p := &stripe.DisputeListParams{PaymentIntent: &paymentIntent}
-	p.Context, p.Limit = calling(ctx, "list_disputes"), stripe.Int64(100)
-	list := b.stripe.Disputes.List(p)
-	found := false
-	for list.Next() {
-		found = true
-		switch list.Dispute().Status {
-		case stripe.DisputeStatusWon, stripe.DisputeStatusWarningClosed:
-		default:
-			return true, nil
-		}
+	list := b.stripe.Disputes.List(&stripe.DisputeListParams{ListParams: listing(ctx, "list_disputes"), PaymentIntent: &paymentIntent})
+	disputes, err := all(each[stripe.Dispute](doing, list))
+	if err == nil && len(disputes) == 0 { // and yet the Charge has one
+		err = incomplete(doing, list.DisputeList().APIResource)
 	}
-	if err := list.Err(); err != nil {
-		return false, stripeError(doing, err)
-	}
-	if !found { // and yet the Charge has one
-		return false, incomplete(doing, list.DisputeList().APIResource)
-	}
-	return false, nil
+	return slices.ContainsFunc(disputes, func(d *stripe.Dispute) bool {
+		return d.Status != stripe.DisputeStatusWon && d.Status != stripe.DisputeStatusWarningClosed
+	}), err
 }
 
 func (b *Billing) ticket(ctx context.Context) (int64, error) {
 	ticket, err := b.store.Ticket(ctx)
-	if err != nil {
-		return 0, unavailable(err)
-	}
-	return ticket, nil
+	return ticket, unavailable(err)
 }
 
-// userOf returns the user that something was bought by, nil when unknown: the
-// one in the metadata that our own checkout wrote, else the one whose Customer
-// it is: owner, or whom the database names where that is "". A client_reference_id binds nothing, since on a Payment Link the buyer
-// can set it.
+// userOf returns the user that something was bought by, nil when unknown: the one in
+// the metadata that our own checkout wrote, else the one whose Customer it is: owner, or
+// whom the database names where that is "". A client_reference_id binds nothing, since
+// on a Payment Link the buyer can set it.
 func (b *Billing) userOf(ctx context.Context, metadata map[string]string, customer *stripe.Customer, owner string) (*string, error) {
 	if id, err := uuid.Parse(metadata[userIDKey]); err == nil {
-		userID := id.String()
-		return &userID, nil
+		owner = id.String()
+	} else if owner == "" && customer != nil {
+		if owner, err = b.store.UserID(ctx, customer.ID); err != nil {
+			return nil, unavailable(err)
+		}
 	}
-	if owner != "" {
-		return &owner, nil
-	}
-	if customer == nil {
+	if owner == "" {
 		return nil, nil
 	}
-	userID, err := b.store.UserID(ctx, customer.ID)
-	switch {
-	case err != nil:
-		return nil, unavailable(err)
-	case userID == "":
-		return nil, nil
-	}
-	return &userID, nil
+	return &owner, nil
 }
 
 // timestamp is Stripe's Unix time in seconds as a time, nil for none.

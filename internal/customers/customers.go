@@ -208,7 +208,7 @@ type call struct {
 func (s *Store) begin(ctx context.Context, name string) call {
 	key := s.ServiceRoleKey.Reveal()
 	c := call{s.Network.Exchange(ctx, upstream.Database, name), postgrest.NewClient(s.URL+supabase.REST_URL, "public", map[string]string{
-		// A new-style key is no JWT: the gateway lets it stand as the Bearer
+		// A new-style key is not a JWT: the gateway lets it stand as the Bearer
 		// token only where it equals the apikey, so both kinds are sent alike.
 		// https://supabase.com/docs/guides/api/api-keys
 		"apikey":        key,

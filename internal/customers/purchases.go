@@ -33,7 +33,7 @@ func (s *Store) Ticket(ctx context.Context) (int64, error) {
 	}
 	ticket, err := strconv.ParseInt(answer, 10, 64)
 	if err != nil {
-		return 0, errors.New("function stripe_ticket answered no number")
+		return 0, errors.New("function stripe_ticket did not answer with a number")
 	}
 	return ticket, nil
 }
@@ -75,21 +75,17 @@ func (s *Store) Settled(ctx context.Context, customerID string) error {
 	return err
 }
 
-// UsersSubscriptions returns the rows of a user in the table subscriptions, the
-// newest first and at most 100.
-func (s *Store) UsersSubscriptions(ctx context.Context, userID string) ([]map[string]any, error) {
-	return s.usersRows(ctx, s.Subscriptions, userID)
-}
-
-// UsersPurchases returns those in the table purchases, likewise.
-func (s *Store) UsersPurchases(ctx context.Context, userID string) ([]map[string]any, error) {
-	return s.usersRows(ctx, s.Purchases, userID)
-}
-
-func (s *Store) usersRows(ctx context.Context, table, userID string) ([]map[string]any, error) {
-	return s.table(table).rows(ctx, "list", "", func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
+// Bought returns the rows of a user in the tables of what was bought, the newest first
+// and at most 100 of each.
+func (s *Store) Bought(ctx context.Context, userID string) (subscriptions, purchases []map[string]any, err error) {
+	theirs := func(t *postgrest.QueryBuilder) *postgrest.FilterBuilder {
 		return t.Select("*", "", false).Eq("user_id", userID).Order("created", &postgrest.OrderOpts{}).Limit(100, "")
-	})
+	}
+	if subscriptions, err = s.table(s.Subscriptions).rows(ctx, "list", "", theirs); err != nil {
+		return nil, nil, err
+	}
+	purchases, err = s.table(s.Purchases).rows(ctx, "list", "", theirs)
+	return subscriptions, purchases, err
 }
 
 // write calls a function that returns nothing. An answer with anything in it
