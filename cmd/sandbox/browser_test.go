@@ -197,6 +197,8 @@ func (w *tab) pay(card string) {
 	w.t.Helper()
 	w.do(chromedp.SendKeys(css(`#card`), card), chromedp.Click(css(`button.main`)))
 	w.sees("Thank you. Your purchase is complete.")
+	// What a user has moves what is below when it comes, a guest sees nothing of it.
+	w.becomes(`!document.cookie || !document.querySelector('#plan').hidden`)
 }
 
 func TestBrowser(t *testing.T) {
