@@ -3,11 +3,13 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT = github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 GOTESTSUM = gotest.tools/gotestsum@v1.13.0
 # The race detector needs a C compiler.
 RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: run serve doctor test lint build image bench soak fuzz chaos licences clean
+.PHONY: run serve doctor test lint build release image bench soak fuzz chaos licences clean
 
 run: build ## a shop on http://localhost:8080, with imitations of Stripe and Supabase
 	@exec bin/sandbox
@@ -25,18 +27,29 @@ test: lint ## everything that must hold; under CI=true a skipped test fails
 	  echo 'a test was skipped, which is a failure here'; exit 1; \
 	fi
 
-lint: ## formatting, vet, staticcheck
+lint: ## formatting, vet, staticcheck, actionlint
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	go run $(ACTIONLINT) .github/workflows/*.yml
 
 build: ## bin/stripe-sidecar, bin/sandbox and bin/bench, static
 	@command -v go >/dev/null || { echo "This needs Go $$(sed -n 's/^go //p' go.mod) or later: https://go.dev/dl/"; exit 1; }
 	@[ -x bin/sandbox ] || echo "Downloading Go modules and building into bin/ (about a minute the first time) ..."
 	@CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
 
-image: ## the container image stripe-sidecar
-	docker build --build-arg VERSION=$(VERSION) -t stripe-sidecar .
+release: ## dist/: the program for each platform, and SHA256SUMS
+	rm -rf dist && mkdir dist
+	@for platform in $(PLATFORMS); do \
+	  os=$${platform%/*} arch=$${platform#*/} name=stripe-sidecar-$(VERSION)-$$os-$$arch; \
+	  if [ $$os = windows ]; then name=$$name.exe; fi; \
+	  echo "dist/$$name"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build $(GOFLAGS_BUILD) -o dist/$$name ./cmd/stripe-sidecar || exit 1; \
+	done
+	cd dist && sha256sum stripe-sidecar-* >SHA256SUMS
+
+image: ## the container image stripe-sidecar, for this machine
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) -t stripe-sidecar .
 
 bench: build ## under load beside a bare handler: one table, in about a minute
 	@bin/bench
@@ -63,4 +76,4 @@ licences: build ## the modules in the binary and their licences
 	done
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

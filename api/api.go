@@ -54,6 +54,9 @@ type Config struct {
 	// that they have confirmed. Off, nobody is matched by e-mail.
 	ClaimGuestPurchases bool
 	Ready               func() bool // false from the moment the service is told to stop
+	// Answered is told of each request when it is done, with what the log says of it: the
+	// route is "" for a path that fits none. nil: nobody is told.
+	Answered func(ctx context.Context, method, route string, status int)
 }
 
 type service struct {

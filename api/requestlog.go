@@ -80,6 +80,9 @@ func (s *service) logged(next http.Handler) http.Handler {
 		}
 		s.metrics.requests.WithLabelValues(e.route, strconv.Itoa(sw.status)).Inc()
 		s.metrics.durations.WithLabelValues(e.route).Observe(took.Seconds())
+		if s.Answered != nil {
+			s.Answered(r.Context(), r.Method, e.route, sw.status)
+		}
 
 		method, path := r.Method, e.route
 		if path == "" { // a stranger's, which may hold anything

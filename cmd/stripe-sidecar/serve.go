@@ -40,12 +40,12 @@ const (
 func serve(ctx context.Context, c config, in invocation) error {
 	logs := in.stderr
 	logger := newLogger(c, logs)
-	tracing, err := newTracing(ctx)
+	tracing, err := newTracing(ctx, logger)
 	if err != nil {
-		return fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
+		return err
 	}
 	registry := prometheus.NewRegistry()
-	network := upstream.New(upstream.Config{Registry: registry, Transport: tracing.transport(upstream.Pool())})
+	network := upstream.New(upstream.Config{Registry: registry, Around: tracing.transport})
 
 	users := authConfig(c, network)
 	users.Logger = logger
@@ -72,6 +72,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 		MaxEvents:       most.events,
 		ProbesApart:     c.AdminPort != 0,
 		Ready:           ready.Load,
+		Answered:        tracing.answered,
 
 		ClaimGuestPurchases: c.ClaimGuestPurchases,
 	})

@@ -33,11 +33,14 @@ type Config struct {
 	Transport  http.RoundTripper     // nil: a Pool
 	Registry   prometheus.Registerer // where calls are counted; nil: nowhere
 	StripeRate *rate.Limiter         // of calls to Stripe; nil: as fast as they come
+	// Around sees each call, named as by [CallOf], to the end of its answer; nil: nobody does.
+	Around func(http.RoundTripper) http.RoundTripper
 }
 
 // Network carries calls. It is safe for concurrent use.
 type Network struct {
 	Config
+	whole http.RoundTripper // an exchange to the end of its answer
 	calls *prometheus.CounterVec
 	times *prometheus.HistogramVec
 }
@@ -55,6 +58,10 @@ func New(c Config) *Network {
 		times: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "stripe_sidecar_upstream_call_duration_seconds",
 			Help:    "Time to the end of the answer.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}}, []string{"service", "call"}),
+	}
+	n.whole = RoundTrip(n.send)
+	if c.Around != nil {
+		n.whole = c.Around(n.whole)
 	}
 	if c.Registry != nil {
 		c.Registry.MustRegister(n.calls, n.times)
@@ -93,11 +100,17 @@ func (n *Network) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	start := time.Now()
-	resp, err := n.send(r)
+	resp, err := n.whole.RoundTrip(r)
 	n.times.WithLabelValues(service, call).Observe(time.Since(start).Seconds())
 	n.calls.WithLabelValues(service, call, outcome(resp, err)).Inc()
 	return resp, err
 }
+
+// RoundTrip is an [http.RoundTripper] that is a function.
+type RoundTrip func(*http.Request) (*http.Response, error)
+
+// RoundTrip calls f.
+func (f RoundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func (n *Network) send(r *http.Request) (*http.Response, error) {
 	resp, err := n.Transport.RoundTrip(r)
