@@ -34,7 +34,9 @@ lint: ## formatting, vet, staticcheck, actionlint
 	go run $(ACTIONLINT) .github/workflows/*.yml
 
 build: ## bin/stripe-sidecar, bin/sandbox and bin/bench, static
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+	@command -v go >/dev/null || { echo "This needs Go $$(sed -n 's/^go //p' go.mod) or later: https://go.dev/dl/"; exit 1; }
+	@[ -x bin/sandbox ] || echo "Downloading Go modules and building into bin/ (about a minute the first time) ..."
+	@CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
 
 release: ## dist/: the program for each platform, and SHA256SUMS
 	rm -rf dist && mkdir dist

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,11 +25,15 @@ type (
 type browser struct {
 	*running
 	ctx         context.Context
-	screenshots string
+	screenshots string // the folder for pictures; "" takes none
 }
 
-func openBrowser(t *testing.T) *browser {
-	t.Helper()
+// closeChromium ends what openBrowser has started, if anything.
+var closeChromium = func() {}
+
+// chromium is one for all tests; each tab has cookies of its own. It is nil where
+// there is none.
+var chromium = sync.OnceValues(func() (context.Context, error) {
 	var program string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil && program == "" {
@@ -36,35 +41,39 @@ func openBrowser(t *testing.T) *browser {
 		}
 	}
 	if program == "" {
-		const remedy = "no browser to test with: apt-get install chromium"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(remedy)
-		}
-		t.Skip(remedy)
+		return nil, nil
 	}
-	b := &browser{running: start(t), screenshots: os.Getenv("SCREENSHOTS")}
-	if b.screenshots == "" {
-		b.screenshots = t.ArtifactDir()
-	}
-	if err := os.MkdirAll(b.screenshots, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("screenshots are in %s", b.screenshots)
-
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.NoFirstRun,
 		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 	}
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...) // with a new profile
-	t.Cleanup(cancel)
 	ctx, _ := chromedp.NewContext(allocator)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits, as cancel would not
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("%s = %v; want it to start", program, err)
+	closeChromium = func() {
+		_ = chromedp.Cancel(ctx) // waits, as cancel would not
+		cancel()
 	}
-	b.ctx = ctx
-	return b
+	if err := chromedp.Do(ctx); err != nil {
+		return nil, fmt.Errorf("%s = %w; want it to start", program, err)
+	}
+	return ctx, nil
+})
+
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	ctx, err := chromium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ctx == nil {
+		const remedy = "no browser to test with: apt-get install chromium"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(remedy)
+		}
+		t.Skip(remedy)
+	}
+	return &browser{start(t), ctx, os.Getenv("SCREENSHOTS")}
 }
 
 // tab is a window of its own, with its own cookies, on the landing page.
@@ -91,27 +100,38 @@ func (b *browser) tab(t *testing.T, before ...step) *tab {
 	return w
 }
 
-// do performs actions; where one fails it leaves a picture.
+// do performs actions; where one fails it leaves a picture with -artifacts.
 func (w *tab) do(steps ...step) {
 	w.t.Helper()
 	for i, step := range steps {
 		if err := chromedp.Do(w.ctx, step); err != nil {
-			name := strings.ReplaceAll(w.t.Name(), "/", "-") + "-failed"
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), 5*time.Second)
 			defer cancel()
-			(&tab{w.browser, w.t, ctx}).picture(name)
-			w.t.Fatalf("step %d = %v; want no error (%s.png)", i+1, err, name)
+			failed := tab{&browser{w.running, w.browser.ctx, w.t.ArtifactDir()}, w.t, ctx}
+			failed.picture("failed")
+			w.t.Fatalf("step %d = %v; want no error (%s)", i+1, err, failed.screenshots)
 		}
 	}
 }
 
-func (w *tab) picture(name string) {
+// picture is for those who want to see the pages, from their top to their end:
+// SCREENSHOTS=/tmp/pages.
+func (w *tab) picture(name string) { w.t.Helper(); w.keep(name, chromedp.FullScreenshot(100)) }
+
+func (w *tab) keep(name string, shot chromedp.Action[[]byte]) {
 	w.t.Helper()
-	png, err := chromedp.Run(w.ctx, chromedp.FullScreenshot(100))
+	if w.screenshots == "" {
+		return
+	}
+	png, err := chromedp.Run(w.ctx, shot)
+	if err == nil {
+		err = os.MkdirAll(w.screenshots, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(w.screenshots, name+".png"), png, 0o644)
+	}
 	if err != nil {
 		w.t.Errorf("screenshot %s = %v; want no error", name, err)
-	} else if err := os.WriteFile(filepath.Join(w.screenshots, name+".png"), png, 0o644); err != nil {
-		w.t.Error(err)
 	}
 }
 
@@ -159,7 +179,7 @@ func (w *tab) is(what, script, want string) {
 
 func (w *tab) signIn(email, password, button string) {
 	w.t.Helper()
-	w.do(chromedp.SendKeys(css(`#email`), email), chromedp.SendKeys(css(`#password`), password),
+	w.do(chromedp.SetValue(css(`#email`), email), chromedp.SetValue(css(`#password`), password),
 		chromedp.Click(xpath(fmt.Sprintf(`//button[.=%q]`, button))), chromedp.WaitVisible(css(`#sign-out`)))
 	w.is("who", `document.querySelector('#who').textContent`, email)
 }
@@ -177,6 +197,8 @@ func (w *tab) pay(card string) {
 	w.t.Helper()
 	w.do(chromedp.SendKeys(css(`#card`), card), chromedp.Click(css(`button.main`)))
 	w.sees("Thank you. Your purchase is complete.")
+	// What a user has moves what is below when it comes, a guest sees nothing of it.
+	w.becomes(`!document.cookie || !document.querySelector('#plan').hidden`)
 }
 
 func TestBrowser(t *testing.T) {
@@ -230,6 +252,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("turning back", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.buy("price_lifetime")
 		w.do(chromedp.Click(xpath(`//a[contains(., "Back")]`)))
@@ -237,6 +260,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("the browser's Back", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		// chromedp's queries do not find their way into a page that was kept, so
 		// all is asked by script.
@@ -244,9 +268,11 @@ func TestBrowser(t *testing.T) {
 		w.buy("price_lifetime")
 		w.do(chromedp.Evaluate[chromedp.Void](`setTimeout(() => history.back())`))
 		w.becomes(`!!window.kept && !document.querySelector('[aria-busy]')`)
+		w.tells("POST /api/stripe/create-checkout") // its panel listens again
 	})
 
 	t.Run("declined card", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.buy("price_basic_monthly")
 		w.do(chromedp.SendKeys(css(`#email`), "second@example.com"),
@@ -258,6 +284,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("signed out", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.do(chromedp.Click(css(`button-account`)), chromedp.WaitVisible(css(`#email:focus`)))
 		w.is("page", `location.hash`, "#email")
@@ -269,6 +296,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("errors", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.signIn("new@example.com", "correct horse", "Sign up")
 		w.do(chromedp.Click(css(`button-account`)))
@@ -281,6 +309,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("session in chunks", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.signIn(strings.Repeat("w", 300)+"@example.com", "correct horse", "Sign up")
 		w.is("chunks", `document.cookie.match(/auth-token[.]?[0-9]?(?==)/g).join()`, "auth-token.0,auth-token.1")
@@ -304,6 +333,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("keyboard only", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		tabTo := func(selector css) {
 			t.Helper()
@@ -330,6 +360,7 @@ func TestBrowser(t *testing.T) {
 	})
 
 	t.Run("phone", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch))
 		fits := func(name string) {
 			t.Helper()

@@ -16,6 +16,7 @@ func TestBuyers(t *testing.T) {
 	b := openBrowser(t)
 
 	t.Run("claim what was bought as a guest", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.buy("price_lifetime")
 		w.do(chromedp.SetValue(css(`#email`), "claim@example.com"))
@@ -40,6 +41,7 @@ func TestBuyers(t *testing.T) {
 	})
 
 	t.Run("prices", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		shown := func(price string) string {
 			return fmt.Sprintf(`document.querySelector('button-price[price=%s]').shadowRoot.textContent`, price)
@@ -60,6 +62,7 @@ func TestBuyers(t *testing.T) {
 	})
 
 	t.Run("one subscription", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.signIn("once@example.com", "correct horse", "Sign up")
 		w.buy("price_pro_monthly")
@@ -82,6 +85,7 @@ func TestBuyers(t *testing.T) {
 	})
 
 	t.Run("quantity and steps of the portal", func(t *testing.T) {
+		t.Parallel()
 		w := b.tab(t)
 		w.signIn(demoEmail, demoPassword, "Sign in")
 		five := css(`button-checkout[quantity="5"]:defined`)

@@ -23,11 +23,15 @@ import (
 var built string
 
 func TestMain(m *testing.M) {
+	if os.Getenv("BE_THE_SANDBOX") != "" { // for TestCtrlC, in place of another build
+		main()
+	}
 	var err error
 	if built, err = os.MkdirTemp("", "sandbox"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
+	closeChromium()
 	_ = os.RemoveAll(built)
 	os.Exit(code)
 }
@@ -133,6 +137,7 @@ func (l *lockedBuffer) String() string {
 
 // TestGreeting pastes what the sandbox prints.
 func TestGreeting(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	pasted := 0
 	for line := range strings.Lines(s.printed) {
@@ -189,13 +194,14 @@ func TestRefusals(t *testing.T) {
 		{"", "", with("-stripe", "0.0.0.0:0"), 1, "-stripe 0.0.0.0:0 could be reached from other machines"},
 		{"", "", with("-supabase", "192.0.2.1:0"), 1, "-supabase 192.0.2.1:0 could be reached from other machines"},
 		{"", "", with("-supabase", "example.com:80"), 1, "could be reached from other machines"},
-		{"", "", with("-site", "8080"), 1, "-site 8080 is no address"},
+		{"", "", with("-site", "8080"), 1, "-site 8080 is not an address"},
 		{"", "", with("-site", taken.Addr().String()), 1, "another program listens on " + taken.Addr().String() + ": end it, or choose another port with -site 127.0.0.1:0"},
 		{"", "", with("-service", "/nowhere/stripe-sidecar"), 1, "build it with make build"},
 		{"", "", with(), 1, "broken\nsandbox: the service has ended: exit status 3\n"},
-		{"", "", with("-nope"), 2, "-supabase address"},
-		{"", "", with("more"), 2, "-supabase address"},
-		{"", "", with("-h"), 0, "-supabase address"},
+		{"", "", with("-nope"), 2, "sandbox: -nope is not a flag; sandbox -h lists the flags\n"},
+		{"", "", with("-site"), 2, "sandbox: -site needs a value; sandbox -h lists the flags\n"},
+		{"", "", with("---site"), 2, "sandbox: ---site is not a flag; sandbox -h lists the flags\n"},
+		{"", "", with("more"), 2, "sandbox: more is not something to do; sandbox -h lists the flags\n"},
 	} {
 		t.Run(tt.stderr, func(t *testing.T) {
 			if tt.env != "" {
@@ -211,14 +217,66 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestServiceDies: the sandbox ends with its service.
-func TestServiceDies(t *testing.T) {
-	dying := filepath.Join(t.TempDir(), "dying")
-	if err := os.WriteFile(dying, []byte("#!/bin/sh\necho '{\"msg\":\"listening\",\"addr\":\"127.0.0.1:1\"}' >&2\necho dying >&2\nexit 4\n"), 0o700); err != nil {
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, stdout string }{
+		{"-h", usage},
+		{"--help", usage},
+		{"help", usage},
+		{"-site 127.0.0.1:0 -h", usage},
+		{"-v", versionString() + "\n"},
+		{"-version", versionString() + "\n"},
+		{"version", versionString() + "\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), strings.Fields(tt.args), &stdout, &stderr); code != 0 || stdout.String() != tt.stdout || stderr.Len() > 0 {
+			t.Errorf("sandbox %s = %d, %q, %q; want 0, %q", tt.args, code, &stdout, &stderr, tt.stdout)
+		}
+	}
+	for line := range strings.Lines(usage) {
+		if len(line) > 81 {
+			t.Errorf("usage = %q of %d letters; want 80 at most", line, len(line)-1)
+		}
+	}
+	if versionString() == "" {
+		t.Error("version = nothing; want one")
+	}
+}
+
+// TestTakenPort: a port is replaced where nobody has asked for it.
+func TestTakenPort(t *testing.T) {
+	for _, usual := range []string{"127.0.0.1:8080", "127.0.0.1:54321", "127.0.0.1:12111"} {
+		if l, err := net.Listen("tcp", usual); err == nil { // else it is taken already
+			defer l.Close()
+		}
+	}
+	var stdout bytes.Buffer
+	run(t.Context(), []string{"-service", dying(t)}, &stdout, io.Discard)
+	want := regexp.MustCompile(`^Another program listens on 127.0.0.1:8080: the shop is on port (\d+) instead.
+Another program listens on 127.0.0.1:54321: Supabase is on port \d+ instead.
+Another program listens on 127.0.0.1:12111: Stripe is on port \d+ instead.
+(?s:.*)
+  http://localhost:(\d+)  a page that sells`)
+	if m := want.FindStringSubmatch(stdout.String()); m == nil || m[1] != m[2] {
+		t.Errorf("stdout = %s; want %s", &stdout, want)
+	}
+}
+
+// dying is a service that ends as soon as it listens.
+func dying(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "dying")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho '{\"msg\":\"listening\",\"addr\":\"127.0.0.1:1\"}' >&2\necho dying >&2\nexit 4\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	return program
+}
+
+// TestServiceDies: the sandbox ends with its service.
+func TestServiceDies(t *testing.T) {
+	t.Parallel()
 	stderr := &lockedBuffer{}
-	code := run(t.Context(), []string{"-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", dying}, io.Discard, stderr)
+	code := run(t.Context(), []string{"-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", dying(t)}, io.Discard, stderr)
 	if want := "dying\nsandbox: the service has ended: exit status 4\n"; code != 1 || stderr.String() != want {
 		t.Errorf("run = %d, %q; want 1, %q", code, stderr, want)
 	}
@@ -227,15 +285,17 @@ func TestServiceDies(t *testing.T) {
 // TestCtrlC: a terminal sends the signal to all processes of its group, and the
 // service stops in its own time all the same.
 func TestCtrlC(t *testing.T) {
+	t.Parallel()
 	service, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), "sandbox")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build = %v\n%s", err, out)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", service)
+	cmd := exec.CommandContext(t.Context(), self, "-site", "127.0.0.1:0", "-supabase", "127.0.0.1:0", "-stripe", "127.0.0.1:0", "-service", service)
+	cmd.Env = append(os.Environ(), "BE_THE_SANDBOX=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -258,6 +318,7 @@ func TestCtrlC(t *testing.T) {
 
 // TestProductionHasNoSandbox: what is built to play is not in what is deployed.
 func TestProductionHasNoSandbox(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", "../stripe-sidecar").Output()
 	if err != nil {
 		t.Fatal(err)

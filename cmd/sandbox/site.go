@@ -19,8 +19,8 @@ import (
 var siteFiles embed.FS
 
 // newSite is the web server of a site: its page, and the service below
-// /api/stripe/ as a reverse proxy before it has it.
-func newSite(serviceAddr, supabaseURL string) http.Handler {
+// /api/stripe/ as a reverse proxy before it has it. The page's panel watches.
+func newSite(serviceAddr, supabaseURL string, p *panel) http.Handler {
 	files, err := fs.Sub(siteFiles, "site")
 	if err != nil {
 		panic(err) // the embedded folder
@@ -32,15 +32,16 @@ func newSite(serviceAddr, supabaseURL string) http.Handler {
 	}); err != nil {
 		panic(err) // the embedded page
 	}
-	service := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	service := p.watch("service", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: serviceAddr})
 		r.Out.Host = r.In.Host // the service compares it with Origin
 		r.SetXForwarded()
-	}}
+	}})
 	mux := http.NewServeMux()
 	mux.Handle("/api/stripe/", service)
 	mux.Handle("/healthz", service)
 	mux.Handle("/readyz", service)
+	mux.HandleFunc("GET /sandbox/events", p.stream)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "require-trusted-types-for 'script'; default-src 'self'; img-src data:; connect-src 'self' "+supabaseURL)
@@ -63,7 +64,8 @@ func greet(w io.Writer, site, token string, variables []string) {
 	}
 	fmt.Fprintf(w, `The sandbox runs: nothing leaves this machine, and no money moves.
 
-  %s  a page that sells; sign in as %s, password %s
+  %s  a page that sells, and shows what happens;
+  sign in as %s, password %s
 
 Each of these answers with a page to open, to buy as a guest and as that user:
 
@@ -74,9 +76,10 @@ Each of these answers with a page to open, to buy as a guest and as that user:
 The prices are price_basic_monthly, price_pro_monthly and price_lifetime.
 
 For a site of your own, start this with SITE_ORIGINS=http://localhost:3000 (its
-address), proxy the site's /api/stripe/ to %s, and set for it the first two
-of these. All of them, and another PORT, are for a stripe-sidecar of your own in
-place of the one that runs here, to which Events go all the same:
+address), have the site send /api/stripe/ to %s,
+and give it the first two of these variables. All of them, and another PORT, are
+for a stripe-sidecar of your own beside the one that runs here, to which Events
+go all the same:
 
   %s
 

@@ -81,13 +81,9 @@ func (rec *Recorder) Intercept(f func(w http.ResponseWriter, r *http.Request) bo
 // Receive records r and offers it to the interceptor. It reports whether the
 // server has still to answer; r.Body is then c.Body again.
 func (rec *Recorder) Receive(w http.ResponseWriter, r *http.Request) (c Call, ok bool) {
-	body, err := io.ReadAll(r.Body)
+	c, err := ReadCall(r)
 	if err != nil {
 		return c, false // the client has gone
-	}
-	c = Call{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Form: url.Values{}, Header: r.Header.Clone(), Body: body}
-	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
-		c.Form, _ = url.ParseQuery(string(body))
 	}
 	rec.callsMu.Lock()
 	if len(rec.calls) >= maxCalls {
@@ -97,13 +93,54 @@ func (rec *Recorder) Receive(w http.ResponseWriter, r *http.Request) (c Call, ok
 	f := rec.intercept
 	rec.callsMu.Unlock()
 
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	if f != nil && f(w, r) {
 		return c, false
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = io.NopCloser(bytes.NewReader(c.Body))
 	return c, true
 }
+
+// ReadCall reads r to its end; r.Body is then c.Body. The error is that of the
+// connection.
+func ReadCall(r *http.Request) (c Call, err error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return c, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	c = Call{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Form: url.Values{}, Header: r.Header.Clone(), Body: body}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
+		c.Form, _ = url.ParseQuery(string(body))
+	}
+	return c, nil
+}
+
+// Copy is a ResponseWriter that keeps what it passes on.
+type Copy struct {
+	http.ResponseWriter
+	Status int    // 0 as long as nothing is written
+	Body   []byte // its first 64 KiB
+}
+
+const maxCopy = 64 << 10
+
+func (c *Copy) WriteHeader(status int) {
+	if c.Status == 0 && status >= 200 { // not for an informational answer
+		c.Status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *Copy) Write(p []byte) (int, error) {
+	if c.Status == 0 {
+		c.Status = http.StatusOK
+	}
+	c.Body = append(c.Body, p[:min(len(p), maxCopy-len(c.Body))]...)
+	return c.ResponseWriter.Write(p)
+}
+
+// Unwrap is for [http.ResponseController].
+func (c *Copy) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // CloneValues returns a deep copy of v.
 func CloneValues(v url.Values) url.Values {

@@ -1,6 +1,6 @@
 // What supabase-js and @supabase/ssr do on a real site, in short: sign in with
 // Auth, keep the session in the cookie that the service reads, and select the
-// user's own subscriptions.
+// user's own subscriptions and purchases.
 
 import { sync } from '/api/stripe/buttons.js'
 
@@ -48,8 +48,10 @@ async function supabase(path, token, body) {
     body: body && JSON.stringify(body),
   })
   const answer = await response.json().catch(() => null)
-  if (!response.ok) throw new Error(answer?.msg ?? answer?.message ?? `Supabase answers ${response.status}`)
-  return answer
+  if (response.ok) return answer
+  const error = new Error(answer?.msg ?? answer?.message ?? `Supabase answers ${response.status}`)
+  error.refused = response.status < 429
+  throw error
 }
 
 // The session, renewed when it is about to end.
@@ -62,64 +64,109 @@ async function currentSession() {
   return session
 }
 
+function say(text) {
+  $('notice').textContent = text
+}
+
 function show() {
   const session = readSession()
   $('who').textContent = session?.user?.email ?? ''
   for (const id of ['who', 'sign-out']) $(id).hidden = !session
   $('sign-in').hidden = !!session
   if (!session) $('plan').hidden = true
-  showPlan()
+  showBought()
 }
 
-// The webhook may be slower than the buyer, so this is asked again and again.
-async function showPlan() {
-  const session = await currentSession().catch(() => null)
-  if (!session || document.hidden) return
-  const rows = await supabase('/rest/v1/subscriptions?select=*&order=created.desc', session.access_token).catch(() => [])
-  $('plan').hidden = rows.length === 0
-  $('subscriptions').replaceChildren(...rows.map(row => {
-    const item = document.createElement('li')
-    const badge = document.createElement('span')
-    badge.className = 'badge'
-    badge.textContent = { active: 'Subscribed', trialing: 'Trial' }[row.status] ?? row.status.replace('_', ' ')
-    item.append(badge, ` ${offer(row.price_id)}, ${dates(row)}`)
-    return item
-  }))
+// Asked again whenever a row has changed, for the webhook may be slower than the
+// buyer, and when the sandbox was restarted. The last to ask is the one that shows.
+let asked = 0
+
+async function showBought() {
+  const mine = ++asked
+  const had = readSession()
+  if (!had) return
+  let subscriptions, purchases
+  try {
+    const { access_token: token } = await currentSession();
+    [subscriptions, purchases] = await Promise.all(['subscriptions', 'purchases'].map(table =>
+      supabase(`/rest/v1/${table}?select=*&order=created.desc`, token)))
+  } catch (error) {
+    if (error.refused && mine === asked) forget()
+    return
+  }
+  if (mine !== asked) return
+  $('plan').hidden = !subscriptions.length && !purchases.length
+  $('flows').hidden = !subscriptions.some(row => !row.ended_at)
+  $('bought').replaceChildren(
+    ...subscriptions.map(row => item({ active: 'Subscribed', trialing: 'Trial' }[row.status] ?? row.status.replace('_', ' '), row.price_id, dates(row))),
+    ...purchases.map(row => item(row.amount_refunded ? 'Refunded' : row.payment_status === 'unpaid' ? 'Not paid yet' : 'Bought', row.price_id, `on ${day(row.created)}`)))
+}
+
+// The user of a sandbox that was restarted is not known to the new one. Left
+// alone, the page would show them as signed in and sell to a guest.
+function forget() {
+  asked++
+  writeSession(null)
+  show()
+  say('You were signed out: the sandbox was restarted, and has forgotten its users and what they bought.')
+}
+
+function item(state, price, when) {
+  const item = document.createElement('li')
+  const badge = document.createElement('span')
+  badge.className = 'badge'
+  badge.textContent = state
+  item.append(badge, ` ${offer(price)}, ${when}`)
+  return item
 }
 
 function offer(price) {
   return document.querySelector(`button-checkout[price="${price}"]`)?.closest('article').querySelector('h3').textContent ?? price
 }
 
+function day(text) {
+  return new Date(text).toLocaleDateString('en-GB', { day: 'numeric', month: 'long', year: 'numeric', timeZone: 'UTC' })
+}
+
 function dates(row) {
-  const day = text => new Date(text).toLocaleDateString('en-GB', { day: 'numeric', month: 'long', year: 'numeric', timeZone: 'UTC' })
   if (row.ended_at) return `ended on ${day(row.ended_at)}`
   return `${row.cancel_at_period_end ? 'ends' : 'renews'} on ${day(row.current_period_end)}`
 }
 
-$('sign-in').querySelector('form').addEventListener('submit', async event => {
-  event.preventDefault()
+async function signIn(action, email, password) {
   $('sign-in-error').textContent = ''
   try {
-    const { email, password } = Object.fromEntries(new FormData(event.target))
-    writeSession(await supabase('/auth/v1/' + event.submitter.value, null, { email, password }))
-    show()
+    writeSession(await supabase(`/auth/v1/${action}`, null, { email, password }))
   } catch (error) {
     $('sign-in-error').textContent = error.message
+    return
   }
+  show()
+  say(`You are signed in as ${email}.`)
+  $('notice').focus() // what had it is gone
+}
+
+$('sign-in').querySelector('form').addEventListener('submit', event => {
+  event.preventDefault()
+  const { email, password } = Object.fromEntries(new FormData(event.target))
+  signIn(event.submitter.value, email, password)
 })
+
+$('demo').addEventListener('click', ({ currentTarget: { dataset } }) => signIn('token?grant_type=password', dataset.email, dataset.password))
 
 $('sign-out').addEventListener('click', async () => {
   const session = readSession()
   writeSession(null)
   show()
+  say('You are signed out.')
+  $('email').focus()
   await supabase('/auth/v1/logout?scope=local', session?.access_token, {}).catch(() => {})
 })
 
 const query = new URLSearchParams(location.search)
-if (query.has('bought')) $('notice').textContent = 'Thank you. Your purchase is complete.'
-if (query.has('back')) $('notice').textContent = 'You turned back, and nothing was bought.'
+if (query.has('bought')) say('Thank you. Your purchase is complete.' + (readSession() ? '' : ' You bought as a guest, so it is not shown here.'))
+if (query.has('back')) say('You turned back, and nothing was bought.')
 show()
-if (query.has('bought')) sync().then(showPlan, () => {}) // a guest has none
-setInterval(showPlan, 2000)
+if (query.has('bought')) sync().then(showBought, () => {}) // a guest has none
 addEventListener('pageshow', event => { if (event.persisted) show() })
+document.addEventListener('sandbox-rows', showBought)
