@@ -32,7 +32,11 @@ const clusterScript = `
 set -eu
 exec 2>&1
 bin=$1
-dir=$(mktemp -d)
+# In memory, where there is plenty: a database is 300 files, which takes a disk eight
+# times as long to copy.
+free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')
+[ "${free:-0}" -lt 4000000 ] || TMPDIR=/dev/shm
+dir=$(TMPDIR=${TMPDIR:-/tmp} mktemp -d)
 cd "$dir"
 finish() {
 	"$bin/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || :
