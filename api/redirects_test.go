@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 // redirectSites are the sites that testdata/redirects.json is about.
@@ -101,14 +101,7 @@ func TestRedirects(t *testing.T) {
 // https://url.spec.whatwg.org/#concept-url-parser
 func TestRedirectsInBrowsers(t *testing.T) {
 	t.Parallel()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		const message = "install Node.js to run this test"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(message)
-		}
-		t.Skip(message)
-	}
+	node := sandboxtest.Program(t, "node", "nodejs")
 	list := redirects(t)
 	urls := make([]string, len(list))
 	for i, r := range list {

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"8space.app/stripe-sidecar/api"
+	"8space.app/stripe-sidecar/internal/sandbox/browsertest"
 	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
@@ -90,15 +91,6 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// skipped skips the test, but not in CI, where a skipped test is a failure.
-func skipped(t *testing.T, message string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(message)
-	}
-	t.Skip(message)
-}
-
 // packages returns a folder with the node_modules of testdata/site/package.json. It
 // stays in the user's cache, as what the go command builds does: installing takes
 // longer than all else here. Of the packages that are there for their types alone no
@@ -121,10 +113,7 @@ func packages(t *testing.T) string {
 	if _, err := os.Stat(ready); err == nil {
 		return ready
 	}
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		skipped(t, "install Node.js with npm to run this test")
-	}
+	npm := sandboxtest.Program(t, "npm", "npm")
 	if err := os.MkdirAll(filepath.Dir(ready), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +142,7 @@ func packages(t *testing.T) string {
 		return run(args...)
 	})
 	if err := group.Wait(); err != nil {
-		skipped(t, "make the npm registry reachable to run this test: "+err.Error())
+		sandboxtest.Skip(t, "make the npm registry reachable to run this test: "+err.Error())
 	}
 	for name, version := range named.TypesOnly {
 		file := strings.ReplaceAll(strings.TrimPrefix(name, "@"), "/", "-") + "-" + version + ".tgz"
@@ -299,15 +288,8 @@ type visited struct {
 // path, and the service below /api/stripe/.
 func (w *site) visit(t *testing.T, page string, files map[string]string) *visited {
 	t.Helper()
-	var program string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && program == "" {
-			program = path
-		}
-	}
-	if program == "" {
-		skipped(t, "no browser to test with: apt-get install chromium")
-	}
+	browser, stop := browsertest.Start(t)
+	t.Cleanup(stop)
 	service, err := url.Parse(w.url)
 	if err != nil {
 		t.Fatal(err)
@@ -335,14 +317,6 @@ func (w *site) visit(t *testing.T, page string, files map[string]string) *visite
 	}))
 	t.Cleanup(server.Close)
 
-	allocator, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.NoFirstRun, chromedp.DisableGPU, chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true))
-	t.Cleanup(cancel)
-	browser, _ := chromedp.NewContext(allocator)
-	t.Cleanup(func() { _ = chromedp.Cancel(browser) }) // waits, as cancel would not
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("%s = %v; want it to start", program, err)
-	}
 	ctx, cancel := context.WithTimeout(browser, 30*time.Second)
 	t.Cleanup(cancel)
 	return &visited{w, t, server.URL, ctx}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"8space.app/stripe-sidecar/internal/sandbox/browsertest"
 )
 
 type (
@@ -28,52 +29,21 @@ type browser struct {
 	screenshots string // the folder for pictures; "" takes none
 }
 
-// closeChromium ends what openBrowser has started, if anything.
-var closeChromium = func() {}
-
-// chromium is one for all tests; each tab has cookies of its own. It is nil where
-// there is none.
-var chromium = sync.OnceValues(func() (context.Context, error) {
-	var program string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && program == "" {
-			program = path
-		}
-	}
-	if program == "" {
-		return nil, nil
-	}
-	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.NoFirstRun,
-		chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-	}
-	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...) // with a new profile
-	ctx, _ := chromedp.NewContext(allocator)
-	closeChromium = func() {
-		_ = chromedp.Cancel(ctx) // waits, as cancel would not
-		cancel()
-	}
-	if err := chromedp.Do(ctx); err != nil {
-		return nil, fmt.Errorf("%s = %w; want it to start", program, err)
-	}
-	return ctx, nil
-})
+// chromium is one for all tests; each tab has cookies of its own.
+var chromium struct {
+	sync.Mutex
+	ctx  context.Context // nil: not started yet
+	stop func()
+}
 
 func openBrowser(t *testing.T) *browser {
 	t.Helper()
-	ctx, err := chromium()
-	if err != nil {
-		t.Fatal(err)
+	chromium.Lock()
+	defer chromium.Unlock()
+	if chromium.ctx == nil {
+		chromium.ctx, chromium.stop = browsertest.Start(t)
 	}
-	if ctx == nil {
-		const remedy = "no browser to test with: apt-get install chromium"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(remedy)
-		}
-		t.Skip(remedy)
-	}
-	return &browser{start(t), ctx, os.Getenv("SCREENSHOTS")}
+	return &browser{start(t), chromium.ctx, os.Getenv("SCREENSHOTS")}
 }
 
 // tab is a window of its own, with its own cookies, on the landing page.

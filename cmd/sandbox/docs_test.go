@@ -33,13 +33,7 @@ type clone struct {
 func newClone(t *testing.T) *clone {
 	t.Helper()
 	for _, name := range []string{"make", "curl"} {
-		if _, err := exec.LookPath(name); err != nil {
-			remedy := "install " + name + " to run this test"
-			if os.Getenv("CI") == "true" {
-				t.Fatal(remedy)
-			}
-			t.Skip(remedy)
-		}
+		sandboxtest.Program(t, name, name)
 	}
 	c := &clone{t, t.TempDir()}
 	program, err := build()

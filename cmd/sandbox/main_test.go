@@ -31,7 +31,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	code := m.Run()
-	closeChromium()
+	if chromium.ctx != nil {
+		chromium.stop()
+	}
 	_ = os.RemoveAll(built)
 	os.Exit(code)
 }

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"8space.app/stripe-sidecar/internal/billing"
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 // rule is an expression that Prometheus evaluates, for an alert or a panel.
@@ -130,10 +131,7 @@ func TestAlertsAndDashboard(t *testing.T) {
 	}
 
 	t.Run("promtool", func(t *testing.T) {
-		promtool, err := exec.LookPath("promtool")
-		if err != nil {
-			t.Skip("install promtool (Debian: prometheus) to have the rules, the panels and the metrics checked by it too")
-		}
+		promtool := sandboxtest.Program(t, "promtool", "prometheus")
 		file := filepath.Join(t.TempDir(), "rules.yml")
 		content, err := yaml.Marshal(all)
 		if err != nil {

@@ -429,16 +429,7 @@ func TestReadmeCustomers(t *testing.T) {
 // TestReadmeNginx puts nginx before the running program, as the first page has it: the
 // cookie of a long session goes in, and the renewed one comes back.
 func TestReadmeNginx(t *testing.T) {
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		if program = "/usr/sbin/nginx"; exec.Command(program, "-v").Run() != nil {
-			const remedy = "no proxy to test with: apt-get install nginx"
-			if os.Getenv("CI") == "true" {
-				t.Fatal(remedy)
-			}
-			t.Skip(remedy)
-		}
-	}
+	program := sandboxtest.Program(t, "nginx", "nginx")
 	for _, s := range sandboxtest.Snippets(t, "README.md") {
 		w := startWired(t, "RATE_LIMIT_PER_MINUTE", "0")
 		dir, port := t.TempDir(), freePort(t)

@@ -21,24 +21,6 @@ import (
 	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
-// installed returns the path of a program, without which the test is skipped.
-func installed(t *testing.T, program, debian string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/" + program) // which is not everybody's PATH
-	}
-	if err == nil {
-		return path
-	}
-	text := fmt.Sprintf("install %s (Debian: %s) to run this test", program, debian)
-	if os.Getenv("CI") == "true" {
-		t.Fatal(text)
-	}
-	t.Skip(text)
-	return ""
-}
-
 // proxies are the recipes for what stands in front of the service: how each is made
 // ready for a test, checked and started.
 var proxies = []struct {
@@ -69,7 +51,7 @@ func startProxy(t *testing.T, program, site string, replicas [3]string, edits ..
 		if p.program != program {
 			continue
 		}
-		path := installed(t, p.program, p.program)
+		path := sandboxtest.Program(t, p.program, p.program)
 		recipe, err := os.ReadFile(filepath.Join("deploy", p.file))
 		if err != nil {
 			t.Fatal(err)
@@ -165,7 +147,7 @@ func theSite(t *testing.T) (url string) {
 func TestProxies(t *testing.T) {
 	for _, p := range proxies {
 		t.Run(p.program, func(t *testing.T) {
-			installed(t, p.program, p.program)
+			sandboxtest.Program(t, p.program, p.program)
 			w := startWired(t, "TRUSTED_PROXIES", "127.0.0.1/32", "RATE_LIMIT_PER_MINUTE", "3", "STRIPE_WEBHOOK_SECRET", "whsec_wired")
 			w.url = startProxy(t, p.program, theSite(t), [3]string{w.url, w.url, w.url})
 

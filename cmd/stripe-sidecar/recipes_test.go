@@ -540,7 +540,7 @@ func snippet(t *testing.T, language, text string) string {
 
 // TestSystemdUnit: systemd understands the unit and finds little to complain of.
 func TestSystemdUnit(t *testing.T) {
-	analyze := installed(t, "systemd-analyze", "systemd")
+	analyze := sandboxtest.Program(t, "systemd-analyze", "systemd")
 	unit := filepath.Join(t.TempDir(), "stripe-sidecar.service")
 	program, err := os.Executable()
 	if err != nil {
@@ -575,7 +575,7 @@ func TestRewrites(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	node := installed(t, "node", "nodejs")
+	node := sandboxtest.Program(t, "node", "nodejs")
 	config := filepath.Join(t.TempDir(), "next.config.mjs")
 	if err := os.WriteFile(config, []byte(sandboxtest.Snippets(t, deployReadme)[0].Text), 0o600); err != nil {
 		t.Fatal(err)

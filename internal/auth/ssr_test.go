@@ -15,26 +15,14 @@ import (
 
 	"8space.app/stripe-sidecar/internal/auth"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 	"8space.app/stripe-sidecar/internal/upstream"
 )
-
-// skip skips the test, but not in CI, where a skipped test is a failure.
-func skip(t *testing.T, message string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(message)
-	}
-	t.Skip(message)
-}
 
 // TestPublishedLibraryReadsOurCookies refreshes sessions and has the published
 // @supabase/ssr read what a browser would hold afterwards.
 func TestPublishedLibraryReadsOurCookies(t *testing.T) {
-	npm, err := exec.LookPath("npm")
-	node, err2 := exec.LookPath("node")
-	if err != nil || err2 != nil {
-		skip(t, "install Node.js with npm to run this test")
-	}
+	npm, node := sandboxtest.Program(t, "npm", "npm"), sandboxtest.Program(t, "node", "nodejs")
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/ssr")); err != nil {
 		t.Fatal(err)
@@ -43,7 +31,7 @@ func TestPublishedLibraryReadsOurCookies(t *testing.T) {
 		"--fetch-retries=1", "--fetch-timeout=30000")
 	install.Dir = dir
 	if out, err := install.CombinedOutput(); err != nil {
-		skip(t, "make the npm registry reachable to run this test: npm install: "+err.Error()+"\n"+string(out))
+		sandboxtest.Skip(t, "make the npm registry reachable to run this test: npm install: "+err.Error()+"\n"+string(out))
 	}
 
 	// The library takes the time from the machine, so the project does too.

@@ -6,32 +6,22 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"8space.app/stripe-sidecar/internal/sandbox/browsertest"
 )
 
 // TestPagesInBrowser uses the pages as a buyer does, on a phone. With SCREENSHOTS,
 // a folder, it does so on a desktop and in the dark too, and leaves pictures there.
 func TestPagesInBrowser(t *testing.T) {
 	t.Parallel()
-	program := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && program == "" {
-			program = path
-		}
-	}
-	if program == "" {
-		const remedy = "no browser to test with: apt-get install chromium"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(remedy)
-		}
-		t.Skip(remedy)
-	}
+	ctx, stop := browsertest.Start(t)
+	defer stop()
 	s := New(Options{})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/site" {
@@ -45,15 +35,7 @@ func TestPagesInBrowser(t *testing.T) {
 	server.Start()
 	defer server.Close()
 
-	allocator, cancel := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(program), chromedp.Headless, chromedp.NoSandbox, chromedp.NoFirstRun, chromedp.DisableGPU)
-	defer cancel()
-	ctx, _ := chromedp.NewContext(allocator)
-	defer func() { _ = chromedp.Cancel(ctx) }()
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("%s = %v; want it to start", program, err)
-	}
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	type step = chromedp.Action[chromedp.Void]
 	type css = chromedp.CSS

@@ -23,6 +23,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 // clusterScript runs a PostgreSQL server in a temporary directory, whose name
@@ -181,11 +182,7 @@ var databases atomic.Int64
 func New(tb testing.TB) *Database {
 	tb.Helper()
 	if programs() == "" {
-		const text = "install PostgreSQL (Debian: postgresql) to run this test"
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(text)
-		}
-		tb.Skip(text)
+		sandboxtest.Skip(tb, "install PostgreSQL (Debian: postgresql) to run this test")
 	}
 	c, err := startCluster()
 	if err != nil {
