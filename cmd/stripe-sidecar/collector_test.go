@@ -58,6 +58,7 @@ func TestCollectorVariables(t *testing.T) {
 // TestCollectorRetries: a collector that is away or busy is tried again, less and
 // less often, until the time is over; one that refuses is not.
 func TestCollectorRetries(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		answers []int // 0: no connection; the last one is for all that follow
 		at      string

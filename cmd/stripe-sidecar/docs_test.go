@@ -368,6 +368,7 @@ func TestReadmeEmpty(t *testing.T) {
 // TestReadmeCustomers runs the page's import: who is known for certain gets their
 // Customer, and nobody else's.
 func TestReadmeCustomers(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	db.Script(string(api.Schema))
 	if err := db.RunAs("supabase_admin", "alter table auth.users add column email_confirmed_at timestamptz"); err != nil {

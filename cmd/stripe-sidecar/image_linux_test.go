@@ -22,6 +22,7 @@ import (
 // laid out in a folder, and its commands run there, as its user, with that folder as
 // the root: the service sells over HTTPS, and is healthy.
 func TestImage(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("run as root to have the image's files run in a root directory of their own")
 	}

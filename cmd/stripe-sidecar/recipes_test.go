@@ -540,6 +540,7 @@ func snippet(t *testing.T, language, text string) string {
 
 // TestSystemdUnit: systemd understands the unit and finds little to complain of.
 func TestSystemdUnit(t *testing.T) {
+	t.Parallel()
 	analyze := sandboxtest.Program(t, "systemd-analyze", "systemd")
 	unit := filepath.Join(t.TempDir(), "stripe-sidecar.service")
 	program, err := os.Executable()

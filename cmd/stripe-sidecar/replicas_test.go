@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,12 +20,14 @@ import (
 const beTheProgram = "STRIPE_SIDECAR_TEST_IS_THE_PROGRAM"
 
 // TestMain lets the test binary be the program, so that tests can have several
-// real processes of it and kill them.
+// real processes of it and kill them. Most of the time of those that do is waiting,
+// so more of them run at once than there are processors.
 func TestMain(m *testing.M) {
 	if os.Getenv(beTheProgram) != "" {
 		main()
 		return
 	}
+	_ = flag.Set("test.parallel", "6")
 	os.Exit(m.Run())
 }
 
@@ -77,6 +80,7 @@ func buy(t *testing.T, url, token string) (int, error) {
 // first creation is held until another one has come in, so that Stripe's 409 for
 // a key in flight is met for certain.
 func TestFirstCheckoutsAtOnce(t *testing.T) {
+	t.Parallel()
 	const checkouts = 50
 	var creations atomic.Int32
 	second := make(chan struct{})
@@ -127,6 +131,7 @@ func TestFirstCheckoutsAtOnce(t *testing.T) {
 // TestCrashBeforeTheRow: a process is killed between creating the Customer and
 // writing the row; the next checkout ends with the same Customer.
 func TestCrashBeforeTheRow(t *testing.T) {
+	t.Parallel()
 	stripe, supabase, env := surroundings(t, fakestripe.Options{})
 	url, process := startProcess(t, env)
 	other, _ := startProcess(t, env)
@@ -162,6 +167,7 @@ func TestCrashBeforeTheRow(t *testing.T) {
 // TestTabsAtOnce: a user opens thirty tabs at once over three processes; one of
 // the Checkout Sessions can be paid, and one subscription comes of it.
 func TestTabsAtOnce(t *testing.T) {
+	t.Parallel()
 	stripe, supabase, env := surroundings(t, fakestripe.Options{})
 	env["CHECKOUT_ONE_SUBSCRIPTION"] = "true"
 	var urls []string

@@ -20,6 +20,7 @@ import (
 // TestSigtermUnderLoad: a real process with 200 requests in flight is told to
 // stop; each of them is answered and the exit code is 0.
 func TestSigtermUnderLoad(t *testing.T) {
+	t.Parallel()
 	const requests = 200
 	var arrived atomic.Int32
 	all, release := make(chan struct{}), make(chan struct{})
@@ -65,6 +66,7 @@ func TestSigtermUnderLoad(t *testing.T) {
 
 // TestSecondSignal ends a process at once that has a request in flight.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	arrived, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
 	stripe, _, env := surroundings(t, fakestripe.Options{})
