@@ -172,6 +172,7 @@ func (w *tab) pay(card string) {
 }
 
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	b := openBrowser(t)
 
 	t.Run("subscribe and cancel", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 // TestPlan: what was bought is read from the site's own database, where the
 // webhook has written it.
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	w := openBrowser(t).tab(t)
 	w.signIn(demoEmail, demoPassword, "Sign in")
 	w.buy("price_basic_monthly")
