@@ -26,6 +26,7 @@ const (
 	maxFields  = 30  // of one call
 	maxText    = 160 // letters of one field
 	maxRows    = 3   // of one table
+	maxBody    = 64 << 10
 )
 
 // panel is what the page shows of what happens: each request to the service with
@@ -78,7 +79,7 @@ func (p *panel) watch(name string, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		c, err := sandbox.ReadCall(r)
+		c, err := sandbox.ReadCall(r, maxBody)
 		if err != nil {
 			return // the client has gone
 		}
@@ -95,7 +96,7 @@ func (p *panel) watch(name string, next http.Handler) http.Handler {
 }
 
 // worthShowing leaves out files, the pages themselves, what the service asks by
-// itself every minute, and what a page reads of its user's rows, which this one
+// itself every 30 seconds, and what a page reads of its user's rows, which this one
 // does after every change.
 func worthShowing(name string, r *http.Request) bool {
 	path := r.URL.Path
@@ -254,9 +255,12 @@ func sent(to string, c sandbox.Call) []field {
 		if len(fields) == maxFields {
 			return
 		}
-		text := "(not shown)"
-		if !secretName.MatchString(name) {
-			text = shown(fmt.Sprint(value))
+		text := shown(fmt.Sprint(value))
+		if secretName.MatchString(name) {
+			text = "(not shown)"
+			if !plainName.MatchString(name) {
+				name = text // a text that was sent as a name has the secret in it
+			}
 		}
 		fields = append(fields, field{shown(name), text})
 	}
@@ -268,9 +272,10 @@ func sent(to string, c sandbox.Call) []field {
 	addAll(c.Query)
 	switch {
 	case to == "Stripe" && !strings.HasPrefix(c.Path, "/v1/"):
-	case len(c.Form) > 0:
+	case to == "Stripe":
 		addAll(c.Form)
 	default:
+		// The others take JSON, whatever the type: curl's own is a form's.
 		body := parse(c.Body)
 		if c.Header.Get("Stripe-Signature") != "" {
 			event, _ := body.(map[string]any)
@@ -293,7 +298,9 @@ func flatten(name string, v any, add func(name string, value any)) {
 			flatten(strings.TrimPrefix(name+"."+key, "."), v[key], add)
 		}
 	case []any:
-		add(name, string(mustJSON(v)))
+		for i, element := range v {
+			flatten(fmt.Sprintf("%s[%d]", name, i), element, add)
+		}
 	default:
 		add(cmp.Or(name, "body"), v)
 	}
@@ -340,6 +347,7 @@ func parse(body []byte) (v any) {
 
 var (
 	secretName = regexp.MustCompile(`(?i)password|token|secret|api_?key`)
+	plainName  = regexp.MustCompile(`^[\w.\[\]-]+$`)
 	// Keys, tokens, and identifiers that are as good as a key.
 	secretText = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]+|\b(?:sk|rk|whsec|sb_secret)_\w+|\b\w{32,}`)
 )

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -238,6 +240,62 @@ func TestPanelBounds(t *testing.T) {
 	}
 	if tables := p.tables(); tables[0].Total != 1000 || len(tables[0].Rows) != maxRows || tables[0].Rows[0][0].Value != "999" {
 		t.Errorf("rows = %+v; want the newest %d of 1000", tables[0], maxRows)
+	}
+}
+
+// TestPanelHides: whatever type a body says it is of, it is shown as what it is,
+// without passwords.
+func TestPanelHides(t *testing.T) {
+	t.Parallel()
+	const form = "application/x-www-form-urlencoded"
+	for _, tt := range []struct {
+		to, path, kind, body string
+		want                 []field
+	}{
+		{"Supabase", "/auth/v1/token", form, `{"email":"a@example.com","password":"hunter22"}`, []field{{"email", "a@example.com"}, {"password", "(not shown)"}}},
+		{"Supabase", "/auth/v1/token", form, "email=a&password=hunter22", []field{}},
+		{"Supabase", "/auth/v1/token", "application/json", `[{"email":"a","password":"hunter22"},2,null]`,
+			[]field{{"[0].email", "a"}, {"[0].password", "(not shown)"}, {"[1]", "2"}}},
+		{"Supabase", "/auth/v1/token", "application/json", `{"passwords":["hunter22"]}`, []field{{"passwords[0]", "(not shown)"}}},
+		{"Supabase", "/rest/v1/customers?" + url.QueryEscape(`{"password":"hunter22"}`), "", "", []field{{"(not shown)", "(not shown)"}}},
+		{"service", "/api/stripe/create-checkout", form, `{"priceId":"price_x"}`, []field{{"priceId", "price_x"}}},
+		{"Stripe", "/v1/customers", form, `email=a&metadata[password]=hunter22`, []field{{"email", "a"}, {"metadata[password]", "(not shown)"}}},
+		{"Stripe", "/v1/customers", form, `{"password":"hunter22"}`, []field{{"(not shown)", "(not shown)"}}},
+		{"Stripe", "/c/pay/cs_test_1", form, "card=4242", []field{}},
+	} {
+		p := newPanel(func(string) []map[string]any { return nil })
+		r := httptest.NewRequest("POST", tt.path, strings.NewReader(tt.body))
+		r.Header.Set("Content-Type", tt.kind)
+		p.watch(tt.to, http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
+		if len(p.entries) != 1 || !slices.Equal(p.entries[0].Sent, tt.want) {
+			t.Errorf("%s %s %s = %s; want %q", tt.to, tt.path, tt.body, mustJSON(p.entries), tt.want)
+		}
+	}
+}
+
+// endless is a body that does not end, and tells how much of it was read.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) { e.read += len(p); return len(p), nil }
+
+// TestPanelPassesOn: the panel looks at the beginning of a body, and who answers
+// gets all of it and decides how much to read.
+func TestPanelPassesOn(t *testing.T) {
+	t.Parallel()
+	p := newPanel(func(string) []map[string]any { return nil })
+	body := &endless{}
+	p.watch("service", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if body.read > 2*maxBody {
+			t.Errorf("read before there is an answer = %d; want no more than %d kept", body.read, maxBody)
+		}
+		n, err := io.CopyN(io.Discard, r.Body, 3*maxBody)
+		if err != nil {
+			t.Errorf("body passed on = %d, %v; want all of it", n, err)
+		}
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/api/stripe/create-checkout", body))
+	if len(p.entries) != 1 || p.entries[0].Status != http.StatusRequestEntityTooLarge {
+		t.Errorf("panel = %s; want the answer, 413", mustJSON(p.entries))
 	}
 }
 

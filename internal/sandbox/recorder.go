@@ -32,19 +32,24 @@ type Call struct {
 	Body         []byte
 }
 
-// maxCalls bounds what a recorder keeps, because a sandbox may run for weeks.
-const maxCalls = 50_000
+// The bounds of what a recorder keeps, because a sandbox may run for weeks.
+const (
+	maxCalls = 50_000
+	maxBody  = 2 << 20  // of one call, more than any that is meant
+	maxKept  = 64 << 20 // bodies together
+)
 
 // Recorder keeps the calls of a server and lets a test answer in its place. The
 // zero value is ready.
 type Recorder struct {
 	callsMu   sync.Mutex
 	calls     []Call
+	kept      int // length of their bodies
 	intercept func(http.ResponseWriter, *http.Request) bool
 }
 
 // Calls returns the requests received so far, in order of arrival. Of more
-// than 50,000 only the newest are kept.
+// than 50,000, or 64 MiB, only the newest are kept.
 func (rec *Recorder) Calls() []Call { return rec.CallsTo("", "") }
 
 // CallsTo returns the requests with this method and exactly this path, in
@@ -66,7 +71,7 @@ func (rec *Recorder) CallsTo(method, path string) []Call {
 func (rec *Recorder) ForgetCalls() {
 	rec.callsMu.Lock()
 	defer rec.callsMu.Unlock()
-	rec.calls = nil
+	rec.calls, rec.kept = nil, 0
 }
 
 // Intercept has f called before every request, which is recorded all the same.
@@ -79,17 +84,25 @@ func (rec *Recorder) Intercept(f func(w http.ResponseWriter, r *http.Request) bo
 }
 
 // Receive records r and offers it to the interceptor. It reports whether the
-// server has still to answer; r.Body is then c.Body again.
+// server has still to answer; r.Body is then c.Body again. It answers itself,
+// with 413, a body of more than 2 MiB, which it does not record.
 func (rec *Recorder) Receive(w http.ResponseWriter, r *http.Request) (c Call, ok bool) {
-	c, err := ReadCall(r)
+	c, err := ReadCall(r, maxBody+1)
 	if err != nil {
 		return c, false // the client has gone
 	}
-	rec.callsMu.Lock()
-	if len(rec.calls) >= maxCalls {
-		rec.calls = slices.Clone(rec.calls[maxCalls/2:])
+	if len(c.Body) > maxBody {
+		http.Error(w, "The body is too large", http.StatusRequestEntityTooLarge)
+		return c, false
 	}
-	rec.calls = append(rec.calls, c)
+	rec.callsMu.Lock()
+	rec.calls, rec.kept = append(rec.calls, c), rec.kept+len(c.Body)
+	if len(rec.calls) > maxCalls || rec.kept > maxKept {
+		rec.calls, rec.kept = slices.Clone(rec.calls[len(rec.calls)/2:]), 0
+		for _, c := range rec.calls {
+			rec.kept += len(c.Body)
+		}
+	}
 	f := rec.intercept
 	rec.callsMu.Unlock()
 
@@ -100,14 +113,17 @@ func (rec *Recorder) Receive(w http.ResponseWriter, r *http.Request) (c Call, ok
 	return c, true
 }
 
-// ReadCall reads r to its end; r.Body is then c.Body. The error is that of the
-// connection.
-func ReadCall(r *http.Request) (c Call, err error) {
-	body, err := io.ReadAll(r.Body)
+// ReadCall reads at most so much of r's body; r.Body is then the whole again.
+// The error is that of the connection.
+func ReadCall(r *http.Request, most int64) (c Call, err error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, most))
 	if err != nil {
 		return c, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
 	c = Call{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Form: url.Values{}, Header: r.Header.Clone(), Body: body}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
 		c.Form, _ = url.ParseQuery(string(body))
