@@ -82,7 +82,10 @@ func (s *Account) invoice(u *subscription, n *invoice, paid bool) {
 	n.subscription, n.customer, n.price, n.quantity, n.paid = u.ID, u.Customer, u.Price, u.Quantity, paid
 	n.start, n.end = u.CurrentPeriodStart, u.CurrentPeriodEnd
 	n.credit = min(n.amount, c.credit)
-	n.amount, c.credit = n.amount-n.credit, c.credit-n.credit
+	if n.credit > 0 {
+		n.amount, c.credit = n.amount-n.credit, c.credit-n.credit
+		s.emit("customer.updated", c.json())
+	}
 	s.invoices.put(n.id, n)
 	u.invoice = n.id
 	if n.amount > 0 {

@@ -383,6 +383,10 @@ func TestCheckoutOrder(t *testing.T) {
 	if got := open(t, s, "POST", "/c/pay/"+fixed, paid("card", "4000 0025 0000 3155")...); strings.Contains(got.Body, "$") || !strings.Contains(got.Body, "card ending in 3155") {
 		t.Errorf("the bank's page for a trial = %s; want it without an amount", got.Body)
 	}
+	day := newCheckout(t, s, "price_basic_monthly", "subscription", "subscription_data[trial_period_days]=1")
+	if got := open(t, s, "GET", "/c/pay/"+day); !strings.Contains(got.Body, "1 day free,") {
+		t.Errorf("trial = %s; want one of 1 day", got.Body)
+	}
 	open(t, s, "POST", "/c/pay/"+fixed, paid()...)
 	u := s.Subscriptions()[0]
 	s.Renew(u.ID)
@@ -410,13 +414,17 @@ func TestCheckoutWaits(t *testing.T) {
 	back := make(chan int, 1)
 	go func() { back <- open(t, s, "POST", page, paid()...).Status }()
 	<-arrived
+	status := 0
 	select {
-	case status := <-back:
+	case status = <-back:
 		t.Errorf("POST = %d before the endpoint has answered; want it to wait", status)
 	default:
 	}
 	close(answer)
-	if status := <-back; status != 303 {
+	if status == 0 {
+		status = <-back
+	}
+	if status != 303 {
 		t.Errorf("POST = %d; want 303", status)
 	}
 }
@@ -505,6 +513,8 @@ func TestPortalSteps(t *testing.T) {
 	}{
 		{plan, []string{"price", "price_pro_monthly"}, "$10.00 today, the difference", 303, page, "price_pro_monthly", bill + updated},
 		{link, []string{"price", "price_basic_monthly"}, "$10.00, the difference for the time until", 303, "https://example.com/account", "price_basic_monthly", "customer.updated " + updated},
+		{plan, []string{"price", "price_pro_monthly"}, "Nothing today; $10.00, the difference", 303, page, "price_pro_monthly", "customer.updated invoice.paid " + updated},
+		{link, []string{"price", "price_basic_monthly"}, "$10.00, the difference for the time until", 303, "https://example.com/account", "price_basic_monthly", "customer.updated " + updated},
 		{plan, []string{"price", "price_lifetime"}, "Change Basic", 303, page, "price_basic_monthly", ""},
 		{page + "?flow=subscription_update&subscription=sub_x", nil, "Your billing", 404, "", "price_basic_monthly", ""},
 		{others + "?flow=subscription_update&subscription=" + u.ID, []string{"price", "price_pro_monthly"}, "Your billing", 404, "", "price_basic_monthly", ""},
@@ -525,7 +535,14 @@ func TestPortalSteps(t *testing.T) {
 	if c, err := api.Customers.Get(u.Customer, nil); err != nil || c.Balance != -1000 || c.InvoiceSettings.DefaultPaymentMethod == nil {
 		t.Errorf("Customer = %+v, %v; want a credit of 1000 and the card", c, err)
 	}
+	n := len(s.Events())
 	s.Renew(u.ID) // 9 dollars, all of it from the credit
+	if got, want := types(s, n), "customer.updated invoice.paid "+updated; got != want {
+		t.Errorf("events of a month paid from the credit = %s; want %s", got, want)
+	}
+	if got := open(t, s, "GET", plan).Body; !strings.Contains(got, "$19.00 today") || !strings.Contains(got, "less your credit of $1.00") {
+		t.Errorf("plans = %s; want 20 dollars less the credit of one", got)
+	}
 	s.Renew(u.ID) // and one more dollar
 	shown := open(t, s, "GET", page).Body
 	if !strings.Contains(shown, "Mastercard ending in 4444, expires 12/34") {
@@ -544,11 +561,21 @@ func TestPortalSteps(t *testing.T) {
 			t.Errorf("page = %s; want invoice %s at %s", shown, n.Number, u.Path)
 		}
 	}
-	if want := []int64{800, 0, 1000, 900}; !slices.Equal(amounts, want) {
+	if want := []int64{800, 0, 0, 1000, 900}; !slices.Equal(amounts, want) {
 		t.Errorf("paid = %d; want %d", amounts, want)
 	}
 	s.FailPayment(u.ID) // for a month that nobody has paid nothing is given back
 	if got := open(t, s, "GET", plan).Body; !strings.Contains(got, "Nothing today; from ") || !strings.Contains(open(t, s, "GET", page).Body, "<td>Open</td>") {
 		t.Errorf("past due = %s; want no proration, and an open invoice", got)
+	}
+	s.CancelSubscription(u.ID) // while a step is open
+	for _, step := range []string{link, plan, page + "?flow=subscription_cancel&subscription=" + u.ID} {
+		if got := open(t, s, "GET", step).Body; !strings.Contains(got, "Your billing") || !strings.Contains(got, "Ended on") {
+			t.Errorf("GET %s of a subscription that has ended = %s; want the portal's page", step, got)
+		}
+		first, _, _ := strings.Cut(step, "?")
+		if got := open(t, s, "POST", step, "price", "price_pro_monthly"); got.Status != 303 || got.Header.Get("Location") != first || s.Subscriptions()[0].CancelAtPeriodEnd {
+			t.Errorf("POST %s of a subscription that has ended = %d, Location %q; want the portal's page, and no change", step, got.Status, got.Header.Get("Location"))
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package fakestripe
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -76,7 +77,7 @@ func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	u := s.subscriptions.byID[r.PostForm.Get("subscription")]
+	u := s.subscriptions.byID[cmp.Or(r.PostForm.Get("subscription"), session.Subscription, r.URL.Query().Get("subscription"))]
 	if u == nil || u.Customer != session.Customer {
 		notFound(w)
 		return
@@ -114,7 +115,7 @@ func (s *Account) flowPage(session *PortalSession, q url.Values) *flowPage {
 		return p
 	}
 	u := p.of
-	if u == nil || u.Customer != session.Customer {
+	if u == nil || u.Customer != session.Customer || !u.EndedAt.IsZero() {
 		return nil
 	}
 	switch p.kind {
@@ -136,9 +137,15 @@ func (s *Account) flowPage(session *PortalSession, q url.Values) *flowPage {
 // note says what a change of price means for the money.
 func (s *Account) note(u *subscription, price string) string {
 	until := date(u.CurrentPeriodEnd)
-	switch amount := s.proration(u, price); {
+	amount := s.proration(u, price)
+	credit := min(amount, s.customers.byID[u.Customer].credit)
+	switch {
 	case u.Status == "trialing":
 		return "Free until " + until + ", as before."
+	case amount > 0 && credit == amount:
+		return "Nothing today; " + dollars(amount) + ", the difference for the time until " + until + ", comes off your credit."
+	case amount > 0 && credit > 0:
+		return dollars(amount-credit) + " today, the difference for the time until " + until + " less your credit of " + dollars(credit) + "."
 	case amount > 0:
 		return dollars(amount) + " today, the difference for the time until " + until + "."
 	case amount < 0:
@@ -163,7 +170,6 @@ func (s *Account) finishFlow(w http.ResponseWriter, r *http.Request, customer st
 		c.card = taken
 		s.emit("payment_method.attached", c.paymentMethodJSON())
 		s.emit("customer.updated", c.json())
-	case !p.of.EndedAt.IsZero():
 	case p.kind == "subscription_cancel":
 		s.setCancel(p.of, true)
 	case slices.ContainsFunc(p.Plans, func(of plan) bool { return of.ID == price }):
