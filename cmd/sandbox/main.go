@@ -155,6 +155,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 
 	supabase := fakesupabase.New(fakesupabase.Options{URL: supabaseAt.url})
 	stripe := fakestripe.New(fakestripe.Options{
+		SecretKey: stripeKey, // so that a wrong one is refused as Stripe refuses it
 		PublicURL: stripeAt.url,
 		Webhooks:  []fakestripe.WebhookEndpoint{{URL: site.url + "/api/stripe/webhook", Secret: webhookSecret}},
 	})
@@ -165,7 +166,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	failed := make(chan error, 4) // one for each part
 	defer serveOn(supabaseAt, panel.watch("Supabase", supabase), failed).Close()
 	defer serveOn(stripeAt, panel.watch("Stripe", stripe), failed).Close()
-	v := variables(supabaseAt, stripeAt)
+	v := variables(site, supabaseAt, stripeAt)
 	service, err := startService(ctx, o.service, environment(v, site), stderr)
 	if service == nil {
 		return err
