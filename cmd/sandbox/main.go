@@ -239,8 +239,10 @@ func listen(name, asked, usual string) (*listener, error) {
 		return nil, fmt.Errorf("-%s %s: localhost is %s here, which is not loopback: use 127.0.0.1", name, address, at.IP)
 	}
 	url := "http://" + at.String()
-	if name == "site" {
-		url = strings.Replace(url, "127.0.0.1:", "localhost:", 1) // as people type it
+	// As people type it. But browsers share a host's cookies over its ports: a
+	// second sandbox is under another name, so as not to sign out of the first.
+	if name == "site" && instead == "" && (asked == "" || host == "localhost") {
+		url = fmt.Sprintf("http://localhost:%d", at.Port)
 	}
 	return &listener{l, url, instead}, nil
 }

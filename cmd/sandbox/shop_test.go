@@ -121,7 +121,7 @@ func TestShop(t *testing.T) {
 		other := fakesupabase.New(fakesupabase.Options{})
 		user := other.SignUp("before@example.com", "correct horse")
 		stale := `document.cookie = '` + cookieName(b.variables["SUPABASE_URL"]) + `=base64-` + base64.RawURLEncoding.EncodeToString(other.SignIn(user.ID).JSON) + `; Path=/'`
-		const said = "You were signed out: the sandbox was restarted"
+		const said = "You were signed out: this sandbox does not know you"
 
 		// The same page on a server of its own, which can be restarted.
 		var site atomic.Pointer[http.Handler]

@@ -102,13 +102,13 @@ async function showBought() {
     ...purchases.map(row => item(row.amount_refunded ? 'Refunded' : row.payment_status === 'unpaid' ? 'Not paid yet' : 'Bought', row.price_id, `on ${day(row.created)}`)))
 }
 
-// The user of a sandbox that was restarted is not known to the new one. Left
-// alone, the page would show them as signed in and sell to a guest.
+// The user of a sandbox that was restarted, or of another one under the same
+// host, is not known to this one. Left alone, the page would show them as signed in and sell to a guest.
 function forget() {
   asked++
   writeSession(null)
   show()
-  say('You were signed out: the sandbox was restarted, and has forgotten its users and what they bought.')
+  say('You were signed out: this sandbox does not know you. It was restarted and has forgotten everyone, or you signed in to another one.')
 }
 
 function item(state, price, when) {
