@@ -172,7 +172,9 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		return err
 	}
 	go func() { failed <- service.failure() }()
-	defer serveOn(site, newSite(service.Addr, supabaseAt.url, panel), failed).Close()
+	defer serveOn(site, newSite(service.Addr, supabaseAt.url, panel, func(id string) bool {
+		return slices.ContainsFunc(stripe.CheckoutSessions(), func(c fakestripe.CheckoutSession) bool { return c.ID == id && c.Status == "complete" })
+	}), failed).Close()
 
 	fmt.Fprint(stdout, site.replaced("the shop"), supabaseAt.replaced("Supabase"), stripeAt.replaced("Stripe"))
 	greet(stdout, site.url, supabase.Sign(map[string]any{
