@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) {
@@ -22,6 +25,9 @@ func TestMain(m *testing.M) {
 // TestBenchTable: a few requests of every kind are answered, and the table of the
 // README has the rows that are printed.
 func TestBenchTable(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		sandboxtest.Skip(t, "run this test on Linux, whose /proc tells what a program takes")
+	}
 	service := filepath.Join(t.TempDir(), "stripe-sidecar")
 	if out, err := exec.Command("go", "build", "-o", service, "../stripe-sidecar").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -199,7 +199,7 @@ func refuseLiveKeys(environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		if strings.Contains(value, "sk_live_") || strings.Contains(value, "rk_live_") {
-			return fmt.Errorf("%s holds a live Stripe key, which does not belong into a sandbox: unset it", name)
+			return fmt.Errorf("%s holds a live Stripe key, which does not belong in a sandbox: unset it", name)
 		}
 	}
 	return nil

@@ -47,6 +47,7 @@ func TestSandboxPage(t *testing.T) {
 		name, value, _ := strings.Cut(assignment, "=")
 		t.Setenv(name, value)
 	}
+	t.Setenv("STRIPE_SECRET_KEY_FILE", "/nowhere") // of another project
 	s := start(t)
 
 	usualPort := regexp.MustCompile(`http://(127\.0\.0\.1|localhost):\d+`)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -32,17 +33,21 @@ func variables(site, supabase, stripe *listener) []string {
 
 // environment adds what else the service needs, and takes away what names parts
 // of a real project. Everything else is as the caller has it, so that it can be
-// tried: CHECKOUT_TRIAL_DAYS=7 make run.
+// tried: CHECKOUT_TRIAL_DAYS=7 make run. README.md lists what cannot.
 func environment(variables []string, site *listener) []string {
 	origins := site.url + ",http://" + site.Addr().String()
 	if own := os.Getenv("SITE_ORIGINS"); own != "" {
 		origins += "," + own
 	}
+	prices := cmp.Or(os.Getenv("ALLOWED_PRICES"), "price_basic_monthly,pro_monthly,lifetime")
 	env := append(os.Environ(), variables...)
+	for _, secret := range []string{"SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_JWT_SECRET", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"} {
+		env = append(env, secret+"_FILE=")
+	}
 	return append(env, "HOST=127.0.0.1", "PORT=0", "SITE_ORIGINS="+origins,
 		"LOG_LEVEL=info", "LOG_FORMAT=json", // for the line that tells the port
-		"SUPABASE_JWT_SECRET=", "SUPABASE_COOKIE_NAME=", "ALLOWED_PRICES=price_basic_monthly,pro_monthly,lifetime", "PORTAL_CONFIGURATION=",
-		"CUSTOMERS_TABLE=", "CUSTOMERS_USER_COLUMN=", "CUSTOMERS_CUSTOMER_COLUMN=", "TRUSTED_PROXIES=")
+		"SUPABASE_JWT_SECRET=", "SUPABASE_COOKIE_NAME=", "ALLOWED_PRICES="+prices, "PORTAL_CONFIGURATION=",
+		"CUSTOMERS_TABLE=", "CUSTOMERS_USER_COLUMN=", "CUSTOMERS_CUSTOMER_COLUMN=", "SUBSCRIPTIONS_TABLE=", "PURCHASES_TABLE=", "TRUSTED_PROXIES=")
 }
 
 // service is the running program stripe-sidecar.
