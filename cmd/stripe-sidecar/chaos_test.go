@@ -290,11 +290,12 @@ func TestChaosRollingRestart(t *testing.T) {
 }
 
 // confine returns a command in front of which a program has 64 MB and a quarter of a
-// core, with systemd or with control groups of the first version.
-func confine(t *testing.T) (prefix []string, peak func() string) {
+// core, with systemd or with control groups of the first version. peak is the most that
+// it has taken, in MB; 0 with systemd, which does not tell.
+func confine(t *testing.T) (prefix []string, peak func() int) {
 	t.Helper()
 	if _, err := os.Stat("/run/systemd/system"); err == nil && os.Geteuid() == 0 {
-		return []string{"systemd-run", "--scope", "--quiet", "-p", "MemoryMax=64M", "-p", "MemorySwapMax=0", "-p", "CPUQuota=25%", "--"}, func() string { return "" }
+		return []string{"systemd-run", "--scope", "--quiet", "-p", "MemoryMax=64M", "-p", "MemorySwapMax=0", "-p", "CPUQuota=25%", "--"}, func() int { return 0 }
 	}
 	var groups []string
 	for _, limit := range []struct{ controller, file, value string }{
@@ -318,10 +319,10 @@ func confine(t *testing.T) (prefix []string, peak func() string) {
 		}
 	}
 	enter := "for group; do shift; [ \"$group\" = -- ] && break; echo $$ >\"$group/cgroup.procs\"; done; exec \"$@\""
-	return append(append([]string{"sh", "-ec", enter, "sh"}, groups...), "--"), func() string {
+	return append(append([]string{"sh", "-ec", enter, "sh"}, groups...), "--"), func() int {
 		text, _ := os.ReadFile(groups[0] + "/memory.max_usage_in_bytes")
 		n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-		return fmt.Sprintf("%d MB at most", n>>20)
+		return n >> 20
 	}
 }
 
@@ -407,7 +408,10 @@ func TestChaosSmall(t *testing.T) {
 				}
 				wg.Wait()
 			}
-			t.Logf("5 times %d %s at once: %d served, %d refused; memory: %s", atOnce, test.what, served.Load(), refused.Load(), peak())
+			t.Logf("5 times %d %s at once: %d served, %d refused; at most %d MB", atOnce, test.what, served.Load(), refused.Load(), peak())
+			if peak() > 60 { // of 64, at which it would be killed
+				t.Errorf("memory = %d MB at most; want no more than 60", peak())
+			}
 			select {
 			case <-process.Ended():
 				t.Errorf("the program ended with %s; want it to go on", process.Wait())
