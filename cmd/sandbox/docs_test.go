@@ -72,6 +72,17 @@ func (c *clone) command(line string) *exec.Cmd {
 	return cmd
 }
 
+// guard has what a command started end with this program, which Ctrl-C and signals to
+// it would not reach.
+func (c *clone) guard(cmd *exec.Cmd) {
+	c.t.Helper()
+	release, err := child.Guard(-cmd.Process.Pid)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(release)
+}
+
 // sandbox runs what make run is and returns the variables that it prints.
 func (c *clone) sandbox(line string) map[string]string {
 	c.t.Helper()
@@ -92,6 +103,7 @@ func (c *clone) sandbox(line string) map[string]string {
 			variables[name] = value
 		}
 		if strings.Contains(lines.Text(), "Ctrl-C") {
+			c.guard(cmd)
 			c.t.Cleanup(func() { _, _ = io.Copy(io.Discard, stdout); _ = cmd.Wait() }) // the end of the context has stopped it
 			return variables
 		}
@@ -153,6 +165,7 @@ func TestReadmeCommands(t *testing.T) {
 			if err != nil {
 				t.Fatalf("make serve = %v; want it to listen: %s", err, &logs)
 			}
+			c.guard(cmd)
 			t.Cleanup(func() { p.Wait() })
 			addr = p.Addr
 		case strings.HasPrefix(line, "curl "):

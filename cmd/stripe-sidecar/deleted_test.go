@@ -142,16 +142,7 @@ func settleSoon(t *testing.T) {
 // metric returns the value of a metric without labels, "" where there is none.
 func metric(t *testing.T, url, name string) string {
 	t.Helper()
-	resp, err := http.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(body), "\n"+name+" ")
+	_, after, _ := strings.Cut(get(t, url+"/metrics"), "\n"+name+" ")
 	value, _, _ := strings.Cut(after, "\n")
 	return value
 }

@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"encoding/base64"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"maps"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,13 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"8space.app/stripe-sidecar/api"
 	"8space.app/stripe-sidecar/internal/billing"
 	"8space.app/stripe-sidecar/internal/customers"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
-	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/sandbox/pgtest"
 	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
@@ -430,51 +425,14 @@ func TestReadmeCustomers(t *testing.T) {
 // TestReadmeNginx puts nginx before the running program, as the first page has it: the
 // cookie of a long session goes in, and the renewed one comes back.
 func TestReadmeNginx(t *testing.T) {
-	program := sandboxtest.Program(t, "nginx", "nginx")
 	for _, s := range sandboxtest.Snippets(t, "README.md") {
 		w := startWired(t, "RATE_LIMIT_PER_MINUTE", "0")
-		dir, port := t.TempDir(), freePort(t)
 		location := strings.ReplaceAll(s.Text, "http://127.0.0.1:8080", w.url)
 		if location == s.Text {
 			t.Fatalf("%s:%d: the block names no http://127.0.0.1:8080", s.File, s.Line)
 		}
-		config := filepath.Join(dir, "nginx.conf")
-		if err := os.WriteFile(config, []byte(fmt.Sprintf(`daemon off; pid %[1]s/pid; error_log %[1]s/error.log; events {}
-http { access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-server { listen 127.0.0.1:%[2]s; %[3]s } }`, dir, port, location)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		nginx := exec.CommandContext(t.Context(), program, "-c", config, "-p", dir)
-		nginx.Cancel = func() error { return nginx.Process.Signal(os.Interrupt) } // a killed one leaves its workers behind
-		if err := nginx.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = nginx.Wait() }) // the end of the context has stopped it
-		direct := w.url
-		w.url = "http://127.0.0.1:" + port
-		until(t, func() string {
-			conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
-			if err != nil {
-				return err.Error()
-			}
-			return fmt.Sprint(conn.Close())
-		}, "<nil>")
-
-		signedUp := sandboxtest.Send(t, w.supabase, "POST", "/auth/v1/signup",
-			`{"email":"long@example.com","password":"correct horse","data":{"note":"`+strings.Repeat("note", 500)+`"}}`, "apikey", fakesupabase.AnonKey)
-		userID, _ := signedUp.Get("user.id").(string)
-		if userID == "" {
-			t.Fatalf("sign-up = %d %s; want a user", signedUp.Status, signedUp.Body)
-		}
-		session := "base64-" + base64.RawURLEncoding.EncodeToString(w.supabase.SignInFor(userID, -time.Minute).JSON)
-		var chunks []string
-		for chunk := range slices.Chunk([]byte(session), 3180) {
-			chunks = append(chunks, fmt.Sprintf("sb-127-auth-token.%d=%s", len(chunks), chunk))
-		}
-		cookie := strings.Join(chunks, "; ")
-		status, answer, header := w.send(t, "create-checkout", oneTime, "Cookie", cookie)
-		if status != http.StatusOK || w.sold("client_reference_id") != userID || len(header.Values("Set-Cookie")) < 2 {
-			t.Errorf("create-checkout with %d bytes of cookies through nginx at %s = %d %s, %d cookies; want 200, for the user, and a renewed session", len(cookie), direct, status, answer, len(header.Values("Set-Cookie")))
-		}
+		nginx := proxies[slices.IndexFunc(proxies, func(p proxy) bool { return p.program == "nginx" })]
+		w.url = nginx.start(t, "server { listen 127.0.0.1:PORT; location / { return 200; }\n"+location+"}")
+		sendLongSession(t, w)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -12,23 +11,28 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"8space.app/stripe-sidecar/internal/sandbox/child"
 	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/fakesupabase"
 	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
-// proxies are the recipes for what stands in front of the service: how each is made
-// ready for a test, checked and started.
-var proxies = []struct {
+// proxy is a recipe for what stands in front of the service: how it is made ready for
+// a test, checked and started.
+type proxy struct {
 	program, file string
 	listen        [2]string // what the recipe says, and what is to be there for a port
 	wrap          string    // what the recipe is put into
 	check, run    []string
-}{
+}
+
+var proxies = []proxy{
 	{"nginx", "nginx.conf", [2]string{"listen 80;", "listen 127.0.0.1:PORT;"},
 		"daemon off; pid DIR/pid; error_log stderr; worker_processes 2; USER events { worker_connections 2048; }\n" +
 			"http { access_log off; client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\nRECIPE\n}\n",
@@ -51,16 +55,11 @@ func startProxy(t *testing.T, program, site string, replicas [3]string, edits ..
 		if p.program != program {
 			continue
 		}
-		path := sandboxtest.Program(t, p.program, p.program)
 		recipe, err := os.ReadFile(filepath.Join("deploy", p.file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir, port, user := t.TempDir(), freePort(t), ""
-		if os.Geteuid() == 0 {
-			user = "user root;" // nobody else can read a test's directory
-		}
-		file, text := filepath.Join(dir, p.file), string(recipe)
+		text := string(recipe)
 		changes := [][2]string{p.listen, {"172.30.0.2:3000", site},
 			{"172.30.0.11:8080", replicas[0]}, {"172.30.0.12:8080", replicas[1]}, {"172.30.0.13:8080", replicas[2]}}
 		for i := 0; i < len(edits); i += 2 {
@@ -72,50 +71,68 @@ func startProxy(t *testing.T, program, site string, replicas [3]string, edits ..
 			}
 			text = strings.Replace(text, change[0], change[1], 1)
 		}
-		fill := strings.NewReplacer("DIR", dir, "FILE", file, "USER", user, "PORT", port)
-		text = fill.Replace(strings.Replace(p.wrap, "RECIPE", text, 1))
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		command := func(args []string) *exec.Cmd {
-			filled := make([]string, len(args))
-			for i, arg := range args {
-				filled[i] = fill.Replace(arg)
-			}
-			cmd := exec.Command(path, filled...)
-			cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-			return cmd
-		}
-		out, err := command(p.check).CombinedOutput()
-		if complaint := strings.ToLower(string(out)); err != nil || strings.Contains(complaint, "[warn") || strings.Contains(complaint, `"level":"warn"`) {
-			t.Fatalf("%s about its recipe = %v\n%s\nwant nothing", p.program, err, out)
-		}
-		cmd := command(p.run)
-		var logs bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &logs, &logs
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Signal(os.Interrupt)
-			_ = cmd.Wait()
-			if t.Failed() {
-				t.Logf("%s: %s", p.program, &logs)
-			}
-		})
-		url = "http://127.0.0.1:" + port
-		until(t, func() string {
-			resp, err := http.Get(url + "/")
-			if err != nil {
-				return err.Error()
-			}
-			resp.Body.Close()
-			return resp.Status
-		}, "200 OK")
-		return url
+		return p.start(t, text)
 	}
 	t.Fatalf("there is no recipe for %s", program)
 	return ""
+}
+
+// start starts a proxy with a recipe, in which PORT stands for where it listens, and
+// returns that.
+func (p *proxy) start(t *testing.T, recipe string) (url string) {
+	t.Helper()
+	path := sandboxtest.Program(t, p.program, p.program)
+	dir, port, user := t.TempDir(), freePort(t), ""
+	if os.Geteuid() == 0 {
+		user = "user root;" // nobody else can read a test's directory
+	}
+	file := filepath.Join(dir, p.file)
+	fill := strings.NewReplacer("DIR", dir, "FILE", file, "USER", user, "PORT", port)
+	text := fill.Replace(strings.Replace(p.wrap, "RECIPE", recipe, 1))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := func(args []string) *exec.Cmd {
+		filled := make([]string, len(args))
+		for i, arg := range args {
+			filled[i] = fill.Replace(arg)
+		}
+		cmd := exec.Command(path, filled...)
+		cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+		return cmd
+	}
+	out, err := command(p.check).CombinedOutput()
+	if complaint := strings.ToLower(string(out)); err != nil || strings.Contains(complaint, "[warn") || strings.Contains(complaint, `"level":"warn"`) {
+		t.Fatalf("%s about its recipe = %v\n%s\nwant nothing", p.program, err, out)
+	}
+	cmd := command(p.run)
+	var logs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &logs, &logs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	release, err := child.Guard(cmd.Process.Pid)
+	if err != nil {
+		t.Error(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		release()
+		if t.Failed() {
+			t.Logf("%s: %s", p.program, &logs)
+		}
+	})
+	url = "http://127.0.0.1:" + port
+	until(t, func() string {
+		resp, err := http.Get(url + "/")
+		if err != nil {
+			return err.Error()
+		}
+		resp.Body.Close()
+		return resp.Status
+	}, "200 OK")
+	return url
 }
 
 // TestVercel: with what README.md says for a site on Vercel, whose addresses nobody
@@ -158,34 +175,7 @@ func TestProxies(t *testing.T) {
 				}
 			}
 
-			// A session is as large as what the site keeps about the user.
-			signUp, err := json.Marshal(map[string]any{"email": "big@example.com", "password": "correct horse battery staple",
-				"data": map[string]string{"about": strings.Repeat("x", 5000)}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			signedUp := httptest.NewRecorder()
-			r := httptest.NewRequest("POST", "/auth/v1/signup", bytes.NewReader(signUp))
-			r.Header.Set("Apikey", fakesupabase.AnonKey)
-			w.supabase.ServeHTTP(signedUp, r)
-			var session struct{ User struct{ ID string } }
-			if err := json.Unmarshal(signedUp.Body.Bytes(), &session); err != nil || session.User.ID == "" {
-				t.Fatalf("sign-up = %d %s; want a session", signedUp.Code, signedUp.Body)
-			}
-			old := w.supabase.SignInFor(session.User.ID, -time.Minute)
-			cookie := "base64-" + base64.RawURLEncoding.EncodeToString(old.JSON)
-			var chunks []string
-			for i := 0; len(cookie) > 0; i++ {
-				n := min(3180, len(cookie))
-				chunks, cookie = append(chunks, fmt.Sprintf("sb-127-auth-token.%d=%s", i, cookie[:n])), cookie[n:]
-			}
-			sent := strings.Join(chunks, "; ")
-			status, answer, header := w.send(t, "create-checkout", oneTime, "Cookie", sent)
-			renewed := strings.Join(header.Values("Set-Cookie"), "; ")
-			if status != 200 || w.sold("client_reference_id") != session.User.ID || len(sent) < 15_000 || len(renewed) < 15_000 {
-				t.Errorf("create-checkout with a session of %d bytes = %d %s for %q, renewed with %d bytes; want 200 for %s, and as many bytes",
-					len(sent), status, answer, w.sold("client_reference_id"), len(renewed), session.User.ID)
-			}
+			sendLongSession(t, w)
 
 			large := `{"id":"evt_1","object":"event","padding":"` + strings.Repeat("x", 900<<10) + `"}`
 			if got := w.post(t, "webhook", large, "Stripe-Signature", fakestripe.Sign("whsec_other", []byte(large), time.Now())); got[:3] != "400" {
@@ -228,4 +218,28 @@ func get(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// sendLongSession buys with a session of over 15 KB, which has ended: one is as large
+// as what the site keeps about the user. It must arrive, and the renewed one come back.
+func sendLongSession(t *testing.T, w *wired) {
+	t.Helper()
+	signedUp := sandboxtest.Send(t, w.supabase, "POST", "/auth/v1/signup",
+		`{"email":"big@example.com","password":"correct horse battery staple","data":{"about":"`+strings.Repeat("x", 5000)+`"}}`, "apikey", fakesupabase.AnonKey)
+	userID, _ := signedUp.Get("user.id").(string)
+	if userID == "" {
+		t.Fatalf("sign-up = %d %s; want a user", signedUp.Status, signedUp.Body)
+	}
+	cookie := "base64-" + base64.RawURLEncoding.EncodeToString(w.supabase.SignInFor(userID, -time.Minute).JSON)
+	var chunks []string
+	for chunk := range slices.Chunk([]byte(cookie), 3180) {
+		chunks = append(chunks, fmt.Sprintf("sb-127-auth-token.%d=%s", len(chunks), chunk))
+	}
+	sent := strings.Join(chunks, "; ")
+	status, answer, header := w.send(t, "create-checkout", oneTime, "Cookie", sent)
+	renewed := strings.Join(header.Values("Set-Cookie"), "; ")
+	if status != 200 || w.sold("client_reference_id") != userID || len(sent) < 15_000 || len(renewed) < 15_000 {
+		t.Errorf("create-checkout with a session of %d bytes = %d %s for %q, renewed with %d bytes; want 200 for %s, and as many bytes",
+			len(sent), status, answer, w.sold("client_reference_id"), len(renewed), userID)
+	}
 }
