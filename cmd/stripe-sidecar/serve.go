@@ -42,7 +42,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 	logger := newLogger(c, logs)
 	tracing, err := newTracing(ctx, logger)
 	if err != nil {
-		return err
+		return misuse(err.Error())
 	}
 	registry := prometheus.NewRegistry()
 	network := upstream.New(upstream.Config{Registry: registry, Around: tracing.transport})
