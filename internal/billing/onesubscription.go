@@ -17,14 +17,14 @@ const markKey = "stripe_sidecar_request"
 
 // onlyCheckout starts the one subscription that a Customer may have, so that of
 // any number of tabs, opened at once over any number of replicas, one can be
-// paid. all are the Customer's subscriptions.
+// paid. had are the subscriptions that the Customer ever had.
 //
 // Of two Checkout Sessions the one created later is listed together with the
 // earlier one, if that is still open, before anybody is sent to it; by then the
 // earlier one is either expired, or it is the one that stays, or it has been paid
 // and its subscription is there.
-func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerID string, all []*stripe.Subscription) (Page, error) {
-	if slices.ContainsFunc(all, live) {
+func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerID string, had []*stripe.Subscription) (Page, error) {
+	if slices.ContainsFunc(had, live) {
 		return Page{}, &SubscribedError{customerID}
 	}
 	if r.IdempotencyKey != "" {
@@ -59,10 +59,10 @@ func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerI
 		stays.APIResource = s.APIResource // for the log
 		s = stays
 	}
-	if all, err = b.subscriptions(ctx, customerID); err != nil {
+	if had, err = b.subscriptions(ctx, customerID); err != nil {
 		return Page{}, err
 	}
-	if slices.ContainsFunc(all, live) {
+	if slices.ContainsFunc(had, live) {
 		if err := b.expire(ctx, s); err != nil {
 			return Page{}, err
 		}
