@@ -195,7 +195,7 @@ func TestWrongConfiguration(t *testing.T) {
 			"LOG_LEVEL", "loud", "LOG_FORMAT", "xml", "PORTAL_CONFIGURATION", "pc_1", "SITE_ORIGINS", "*,example.com"),
 			[]string{"PORT is not a number", "STRIPE_SECRET_KEY is a publishable key", "SUPABASE_URL is not a URL", "SITE_ORIGINS entry 1 would let", "SITE_ORIGINS entry 2 has no scheme",
 				"CHECKOUT_REQUIRE_SIGN_IN must be none, subscription or all", "CHECKOUT_AUTOMATIC_TAX is neither", "CHECKOUT_TRIAL_DAYS is over 730", "PORTAL_CONFIGURATION is no", "CUSTOMERS_TABLE is not the name", "TRUSTED_PROXIES entry 1 is neither an address",
-				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL is none", "LOG_FORMAT is neither"}},
+				"UPSTREAM_TIMEOUT is not a duration", "SHUTDOWN_TIMEOUT must be longer", "LOG_LEVEL must be debug, info, warn or error", "LOG_FORMAT is neither"}},
 		{"live key and a mock", valid("STRIPE_SECRET_KEY", "sk_live_1", "STRIPE_API_BASE", "http://localhost:12111", "SITE_ORIGINS", "https://a.example"),
 			[]string{"STRIPE_API_BASE would send a live key"}},
 		{"live key without sites", valid("STRIPE_SECRET_KEY", "rk_live_1"), []string{"SITE_ORIGINS is not set, but"}},
