@@ -215,6 +215,7 @@ func TestBrowser(t *testing.T) {
 		w.buy("price_lifetime")
 		w.do(chromedp.SendKeys(css(`#email`), "guest@example.com"))
 		w.pay("4242424242424242")
+		w.sees("You bought as a guest: its row in the database belongs to no user.")
 		session := b.stripe("/v1/checkout/sessions")[0]
 		details, _ := session["customer_details"].(map[string]any)
 		if session["client_reference_id"] != nil || session["payment_status"] != "paid" || details["email"] != "guest@example.com" {
@@ -228,6 +229,8 @@ func TestBrowser(t *testing.T) {
 		w.buy("price_lifetime")
 		w.do(chromedp.Click(xpath(`//a[contains(., "Back")]`)))
 		w.sees("You turned back, and nothing was bought.")
+		w.do(chromedp.Navigate(b.site + "/?bought=cs_test_madeup"))
+		w.sees("There is no completed purchase with this number.")
 	})
 
 	t.Run("the browser's Back", func(t *testing.T) {
@@ -257,8 +260,9 @@ func TestBrowser(t *testing.T) {
 	t.Run("signed out", func(t *testing.T) {
 		t.Parallel()
 		w := b.tab(t)
-		w.do(chromedp.Click(css(`button-account`)), chromedp.WaitVisible(css(`#email:focus`)))
-		w.is("page", `location.hash`, "#email")
+		w.do(chromedp.Click(css(`button-account`)), chromedp.WaitVisible(css(`#notice:focus`)))
+		w.is("notice", `document.querySelector('#notice').textContent`, "Sign in to open billing.")
+		w.picture("signed-out-billing")
 		w.do(chromedp.SetAttributeValue(css(`button-account`), "signin-url", "javascript:document.title='ran'"), chromedp.Click(css(`button-account`)))
 		w.alerts(`button-account`, "This is not a page to go to.")
 		w.do(chromedp.RemoveAttribute(css(`button-account`), "signin-url"), // by script, for the text is in the middle now
@@ -344,6 +348,10 @@ func TestBrowser(t *testing.T) {
 		w.buy("price_basic_monthly")
 		fits("3-checkout")
 		w.pay("4242 4242 4242 4242")
+		fits("3-bought")
+		w.do(chromedp.Evaluate[chromedp.Void](`document.querySelector('#panel').open = false`), chromedp.Click(xpath(`//a[.="See what just happened"]`)))
+		w.becomes(`document.querySelector('#panel').open && Math.abs(document.querySelector('#panel').getBoundingClientRect().top) < 2`)
+		w.do(chromedp.Evaluate[chromedp.Void](`scrollTo(0, 0)`))
 		w.do(chromedp.Click(css(`button-account`)), chromedp.WaitVisible(css(`#receipts`)))
 		fits("4-portal")
 	})

@@ -30,8 +30,8 @@ func TestBuyers(t *testing.T) {
 
 	t.Run("sign in first", func(t *testing.T) {
 		w := b.tab(t)
-		w.do(chromedp.Click(offer("price_pro_monthly")), chromedp.WaitVisible(css(`#email:focus`)))
-		w.is("page", `location.hash`, "#email")
+		w.do(chromedp.Click(offer("price_pro_monthly")), chromedp.WaitVisible(css(`#notice:focus`)))
+		w.is("notice", `document.querySelector('#notice').textContent`, "Sign in to subscribe.")
 		w.do(chromedp.RemoveAttribute(offer("price_pro_monthly"), "signin-url"), chromedp.Click(offer("price_pro_monthly")))
 		w.alerts(offer("price_pro_monthly"), "Not signed in")
 		w.buy("price_lifetime") // which a guest may
@@ -95,7 +95,7 @@ func TestBuyers(t *testing.T) {
 		w.sees("Basic × 5")
 		w.pay("4242 4242 4242 4242")
 		w.becomes(`performance.getEntriesByType('resource').some(e => e.name.endsWith('/api/stripe/sync') && e.responseStatus === 200)`)
-		w.sees("Subscribed Basic")
+		w.sees("Subscribed Basic × 5, renews on")
 		open := func(flow, text string) {
 			t.Helper()
 			w.do(chromedp.Click(css(`button-account[flow=` + flow + `]:defined`)))
@@ -107,10 +107,10 @@ func TestBuyers(t *testing.T) {
 		w.do(append([]step{chromedp.SendKeys(css(`#card`), "4242 4242 4242 4242")}, back...)...)
 		open("subscription_update", "Change Basic")
 		w.do(append([]step{chromedp.Click(css(`[value=price_pro_monthly]`))}, back...)...)
-		w.sees("Subscribed Pro, renews on")
+		w.sees("Subscribed Pro × 5, renews on")
 		open("subscription_cancel", "Cancel Pro")
 		w.do(back...)
-		w.sees("Subscribed Pro, ends on")
+		w.sees("Subscribed Pro × 5, ends on")
 	})
 }
 

@@ -155,6 +155,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 
 	supabase := fakesupabase.New(fakesupabase.Options{URL: supabaseAt.url})
 	stripe := fakestripe.New(fakestripe.Options{
+		SecretKey: stripeKey, // so that a wrong one is refused as Stripe refuses it
 		PublicURL: stripeAt.url,
 		Webhooks:  []fakestripe.WebhookEndpoint{{URL: site.url + "/api/stripe/webhook", Secret: webhookSecret}},
 	})
@@ -165,13 +166,15 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	failed := make(chan error, 4) // one for each part
 	defer serveOn(supabaseAt, panel.watch("Supabase", supabase), failed).Close()
 	defer serveOn(stripeAt, panel.watch("Stripe", stripe), failed).Close()
-	v := variables(supabaseAt, stripeAt)
+	v := variables(site, supabaseAt, stripeAt)
 	service, err := startService(ctx, o.service, environment(v, site), stderr)
 	if service == nil {
 		return err
 	}
 	go func() { failed <- service.failure() }()
-	defer serveOn(site, newSite(service.Addr, supabaseAt.url, panel), failed).Close()
+	defer serveOn(site, newSite(service.Addr, supabaseAt.url, panel, func(id string) bool {
+		return slices.ContainsFunc(stripe.CheckoutSessions(), func(c fakestripe.CheckoutSession) bool { return c.ID == id && c.Status == "complete" })
+	}), failed).Close()
 
 	fmt.Fprint(stdout, site.replaced("the shop"), supabaseAt.replaced("Supabase"), stripeAt.replaced("Stripe"))
 	greet(stdout, site.url, supabase.Sign(map[string]any{
@@ -238,8 +241,10 @@ func listen(name, asked, usual string) (*listener, error) {
 		return nil, fmt.Errorf("-%s %s: localhost is %s here, which is not loopback: use 127.0.0.1", name, address, at.IP)
 	}
 	url := "http://" + at.String()
-	if name == "site" {
-		url = strings.Replace(url, "127.0.0.1:", "localhost:", 1) // as people type it
+	// As people type it. But browsers share a host's cookies over its ports: a
+	// second sandbox is under another name, so as not to sign out of the first.
+	if name == "site" && instead == "" && (asked == "" || host == "localhost") {
+		url = fmt.Sprintf("http://localhost:%d", at.Port)
 	}
 	return &listener{l, url, instead}, nil
 }

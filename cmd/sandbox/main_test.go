@@ -89,8 +89,8 @@ func start(t *testing.T) *running {
 		if name, value, ok := strings.Cut(line, "="); ok && regexp.MustCompile(`^[A-Z_]+$`).MatchString(name) {
 			s.variables[name] = value
 		}
-		if strings.HasPrefix(line, "http://localhost:") {
-			s.site, _, _ = strings.Cut(line, " ")
+		if site, _, ok := strings.Cut(line, "  a page that sells"); ok {
+			s.site = site
 		}
 		if strings.Contains(line, "Ctrl-C") {
 			return s
@@ -258,9 +258,35 @@ func TestTakenPort(t *testing.T) {
 Another program listens on 127.0.0.1:54321: Supabase is on port \d+ instead.
 Another program listens on 127.0.0.1:12111: Stripe is on port \d+ instead.
 (?s:.*)
-  http://localhost:(\d+)  a page that sells`)
+  http://127.0.0.1:(\d+)  a page that sells`)
 	if m := want.FindStringSubmatch(stdout.String()); m == nil || m[1] != m[2] {
 		t.Errorf("stdout = %s; want %s", &stdout, want)
+	}
+}
+
+// TestSiteName: the shop is on localhost unless it is asked for elsewhere, or is a
+// second one, which would share the first one's cookies there.
+func TestSiteName(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, tt := range []struct{ asked, usual, host string }{
+		{"", "127.0.0.1:0", "localhost"},
+		{"", taken.Addr().String(), "127.0.0.1"},
+		{"127.0.0.1:0", "127.0.0.1:8080", "127.0.0.1"},
+		{"localhost:0", "127.0.0.1:8080", "localhost"},
+	} {
+		l, err := listen("site", tt.asked, tt.usual)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if want := fmt.Sprintf("http://%s:%d", tt.host, l.Addr().(*net.TCPAddr).Port); l.url != want {
+			t.Errorf("listen(site, %q, %q) = %s; want %s", tt.asked, tt.usual, l.url, want)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func TestSandboxPage(t *testing.T) {
 	}
 	s := start(t)
 
-	usualPort := regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
+	usualPort := regexp.MustCompile(`http://(127\.0\.0\.1|localhost):\d+`)
 	var file strings.Builder
 	for line := range strings.Lines(variables) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -75,16 +75,28 @@ func TestSandboxPage(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "sandbox.env"), []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", doctor)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%s = %v, %s; want nothing to be wrong", doctor, err, out)
-	}
-	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "all of ") {
-			t.Errorf("the doctor says %s; want every line ok", line)
+	for _, tt := range []struct{ wrong, check, says string }{
+		{"", "webhook delivery", "an Event of no meaning was taken"},
+		{"STRIPE_SECRET_KEY=sk_test_wrong_but_in_shape", "Stripe key", "Invalid API Key"},
+		{"STRIPE_WEBHOOK_SECRET=whsec_other", "webhook delivery", "does not take what was signed"},
+		{"SUPABASE_ANON_KEY=sb_publishable_wrong", "Supabase Auth", "SUPABASE_ANON_KEY"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", doctor)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, tt.wrong}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != (tt.wrong == "") {
+			t.Errorf("%s %s = %v, %s; want it to find what is wrong, and nothing else", tt.wrong, doctor, err, out)
+		}
+		said := false
+		for line := range strings.Lines(string(out)) {
+			said = said || strings.Contains(line, tt.check) && strings.Contains(line, tt.says)
+			if tt.wrong == "" && !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "all of ") {
+				t.Errorf("the doctor says %s; want every line ok", line)
+			}
+		}
+		if !said {
+			t.Errorf("%s %s = %s; want %q at %q", tt.wrong, doctor, out, tt.says, tt.check)
 		}
 	}
 
@@ -126,8 +138,8 @@ func TestSandboxPage(t *testing.T) {
 	}
 	page := string(html)
 	cards := regexp.MustCompile(`(?m)^\| ((?:\d{4} ){4})\| (.*) \|$`).FindAllStringSubmatch(string(readme), -1)
-	if len(cards) < 4 {
-		t.Errorf("cards = %q; want 4", cards)
+	if listed := strings.Count(page, `<li><button type="button" data-card=`); len(cards) != listed || listed == 0 {
+		t.Errorf("cards = %q; want the %d of the Checkout page", cards, listed)
 	}
 	for _, card := range cards {
 		if !strings.Contains(page, strings.TrimSpace(card[1])+"</button> "+card[2]) {

@@ -18,7 +18,7 @@ const stopPatience = 30 * time.Second
 
 // variables are those with which the service, this one or a site's own, uses
 // the imitations.
-func variables(supabase, stripe *listener) []string {
+func variables(site, supabase, stripe *listener) []string {
 	return []string{
 		"SUPABASE_URL=" + supabase.url,
 		"SUPABASE_ANON_KEY=" + fakesupabase.AnonKey,
@@ -26,6 +26,7 @@ func variables(supabase, stripe *listener) []string {
 		"STRIPE_API_BASE=" + stripe.url,
 		"STRIPE_SECRET_KEY=" + stripeKey,
 		"STRIPE_WEBHOOK_SECRET=" + webhookSecret,
+		"SITE_ORIGINS=" + site.url,
 	}
 }
 

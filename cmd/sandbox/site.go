@@ -19,8 +19,9 @@ import (
 var siteFiles embed.FS
 
 // newSite is the web server of a site: its page, and the service below
-// /api/stripe/ as a reverse proxy before it has it. The page's panel watches.
-func newSite(serviceAddr, supabaseURL string, p *panel) http.Handler {
+// /api/stripe/ as a reverse proxy before it has it. The page's panel watches;
+// complete tells whether a Checkout Session is.
+func newSite(serviceAddr, supabaseURL string, p *panel, complete func(id string) bool) http.Handler {
 	files, err := fs.Sub(siteFiles, "site")
 	if err != nil {
 		panic(err) // the embedded folder
@@ -42,6 +43,10 @@ func newSite(serviceAddr, supabaseURL string, p *panel) http.Handler {
 	mux.Handle("/healthz", service)
 	mux.Handle("/readyz", service)
 	mux.HandleFunc("GET /sandbox/events", p.stream)
+	mux.HandleFunc("GET /sandbox/checkout", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"complete":%t}`, complete(r.FormValue("id")))
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "require-trusted-types-for 'script'; default-src 'self'; img-src data:; connect-src 'self' "+supabaseURL)
@@ -60,7 +65,7 @@ func cookieName(supabaseURL string) string {
 // greet says what there is to see.
 func greet(w io.Writer, site, token string, variables []string) {
 	buy := func(price, mode string) string {
-		return fmt.Sprintf(`-d '{"priceId":"%s","mode":"%s","successUrl":"%s/?bought","cancelUrl":"%s/?back"}' %s/api/stripe/create-checkout`, price, mode, site, site, site)
+		return fmt.Sprintf(`-d '{"priceId":"%s","mode":"%s","successUrl":"%s/?bought={CHECKOUT_SESSION_ID}","cancelUrl":"%s/?back"}' %s/api/stripe/create-checkout`, price, mode, site, site, site)
 	}
 	fmt.Fprintf(w, `The sandbox runs: nothing leaves this machine, and no money moves.
 

@@ -64,8 +64,8 @@ async function currentSession() {
   return session
 }
 
-function say(text) {
-  $('notice').textContent = text
+function say(...parts) {
+  $('notice').replaceChildren(...parts)
 }
 
 function show() {
@@ -80,6 +80,7 @@ function show() {
 // Asked again whenever a row has changed, for the webhook may be slower than the
 // buyer, and when the sandbox was restarted. The last to ask is the one that shows.
 let asked = 0
+let shown = ''
 
 async function showBought() {
   const mine = ++asked
@@ -96,27 +97,59 @@ async function showBought() {
   }
   if (mine !== asked) return
   $('plan').hidden = !subscriptions.length && !purchases.length
-  $('flows').hidden = !subscriptions.some(row => !row.ended_at)
+  $('change-card').hidden = !subscriptions.some(row => !row.ended_at)
+  const now = JSON.stringify([subscriptions, purchases])
+  if (now === shown) return // and its buttons may be in use
+  shown = now
   $('bought').replaceChildren(
-    ...subscriptions.map(row => item({ active: 'Subscribed', trialing: 'Trial' }[row.status] ?? row.status.replace('_', ' '), row.price_id, dates(row))),
-    ...purchases.map(row => item(row.amount_refunded ? 'Refunded' : row.payment_status === 'unpaid' ? 'Not paid yet' : 'Bought', row.price_id, `on ${day(row.created)}`)))
+    ...subscriptions.map(row => item({ active: 'Subscribed', trialing: 'Trial' }[row.status] ?? row.status.replace('_', ' '), row, dates(row), ...steps(row))),
+    ...purchases.map(row => item(row.amount_refunded ? 'Refunded' : row.payment_status === 'unpaid' ? 'Not paid yet' : 'Bought', { ...row, ...row.line_items[0] }, `on ${day(row.created)}`)))
 }
 
-// The user of a sandbox that was restarted is not known to the new one. Left
-// alone, the page would show them as signed in and sell to a guest.
+// What can be done about a subscription. Stripe cancels none twice, and resumes
+// one in the portal alone.
+function steps(row) {
+  if (row.ended_at) return []
+  if (ends(row)) return [billing('Resume in billing')]
+  return [billing('Change plan', 'subscription_update', row), billing('Cancel', 'subscription_cancel', row)]
+}
+
+function billing(label, flow, row) {
+  const button = document.createElement('button-account')
+  button.append(label)
+  button.setAttribute('return-url', '/')
+  if (flow) button.setAttribute('flow', flow)
+  if (row) button.setAttribute('subscription', row.id)
+  return button
+}
+
+function ends(row) {
+  return row.cancel_at_period_end || row.cancel_at
+}
+
+// The user of a sandbox that was restarted, or of another one under the same
+// host, is not known to this one. Left alone, the page would show them as signed in and sell to a guest.
 function forget() {
   asked++
   writeSession(null)
   show()
-  say('You were signed out: the sandbox was restarted, and has forgotten its users and what they bought.')
+  say('You were signed out: this sandbox does not know you. It was restarted and has forgotten everyone, or you signed in to another one.')
 }
 
-function item(state, price, when) {
+function item(state, { price_id: price, quantity }, when, ...buttons) {
   const item = document.createElement('li')
+  const text = document.createElement('span')
   const badge = document.createElement('span')
   badge.className = 'badge'
   badge.textContent = state
-  item.append(badge, ` ${offer(price)}, ${when}`)
+  text.append(badge, ` ${offer(price)}${quantity > 1 ? ` × ${quantity}` : ''}, ${when}`)
+  item.append(text)
+  if (buttons.length) {
+    const flows = document.createElement('span')
+    flows.className = 'flows'
+    flows.append(...buttons)
+    item.append(flows)
+  }
   return item
 }
 
@@ -130,7 +163,7 @@ function day(text) {
 
 function dates(row) {
   if (row.ended_at) return `ended on ${day(row.ended_at)}`
-  return `${row.cancel_at_period_end ? 'ends' : 'renews'} on ${day(row.current_period_end)}`
+  return `${ends(row) ? 'ends' : 'renews'} on ${day(row.current_period_end)}`
 }
 
 async function signIn(action, email, password) {
@@ -164,9 +197,25 @@ $('sign-out').addEventListener('click', async () => {
 })
 
 const query = new URLSearchParams(location.search)
-if (query.has('bought')) say('Thank you. Your purchase is complete.' + (readSession() ? '' : ' You bought as a guest, so it is not shown here.'))
+if (query.has('bought')) thank(query.get('bought'))
 if (query.has('back')) say('You turned back, and nothing was bought.')
+if (query.has('sign-in') && !readSession()) {
+  say({ billing: 'Sign in to open billing.', subscribe: 'Sign in to subscribe.' }[query.get('sign-in')] ?? 'Sign in to buy this.')
+  $('notice').focus()
+}
 show()
-if (query.has('bought')) sync().then(showBought, () => {}) // a guest has none
+
+// Anyone can write an address, so the site's server is asked.
+async function thank(id) {
+  const { complete } = await fetch(`/sandbox/checkout?id=${encodeURIComponent(id)}`).then(response => response.json()).catch(() => ({}))
+  if (!complete) return say('There is no completed purchase with this number.')
+  const link = document.createElement('a')
+  link.href = '#panel'
+  link.textContent = 'See what just happened'
+  link.addEventListener('click', () => { $('panel').open = true })
+  say('Thank you. Your purchase is complete.', readSession() ? '' : ' You bought as a guest: its row in the database belongs to no user.', ' ', link)
+  await sync().then(showBought, () => {}) // a guest has none
+}
+
 addEventListener('pageshow', event => { if (event.persisted) show() })
 document.addEventListener('sandbox-rows', showBought)

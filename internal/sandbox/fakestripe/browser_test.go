@@ -16,6 +16,16 @@ import (
 	"8space.app/stripe-sidecar/internal/sandbox/browsertest"
 )
 
+// smallTargets is a script that lists what is clicked and less than 24 px high.
+// https://www.w3.org/WAI/WCAG22/Understanding/target-size-minimum
+const smallTargets = `[...document.querySelectorAll('a, button, summary, select, input:not(label input)')]
+	.filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 24).map(e => e.outerHTML).join()`
+
+// otherNames is one that lists what is not called by what it shows first.
+// https://www.w3.org/WAI/WCAG22/Understanding/label-in-name
+const otherNames = `[...document.querySelectorAll('a[aria-label], button[aria-label]')]
+	.filter(e => !e.ariaLabel.startsWith(e.textContent)).map(e => e.outerHTML).join()`
+
 // TestPagesInBrowser uses the pages as a buyer does, on a phone. With SCREENSHOTS,
 // a folder, it does so on a desktop and in the dark too, and leaves pictures there.
 func TestPagesInBrowser(t *testing.T) {
@@ -57,6 +67,8 @@ func TestPagesInBrowser(t *testing.T) {
 	picture := func(name string) {
 		t.Helper()
 		is(fmt.Sprintf(`String(document.documentElement.scrollWidth > %d)`, width), "false")
+		is(smallTargets, "")
+		is(otherNames, "")
 		if folder != "" {
 			png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 			if err == nil {
