@@ -48,7 +48,7 @@ type Config struct {
 	UpstreamTimeout time.Duration // for one request's work at Stripe and Supabase together
 	RatePerMinute   int           // requests to the POST endpoints per client address; 0 for no limit
 	MaxInFlight     int           // requests to the POST endpoints worked on at once; beyond that 503
-	MaxEvents       int           // Events likewise; each can be 1 MiB
+	MaxEvents       int           // Events of 1 MiB likewise, of which 32 small ones count as one
 	ProbesApart     bool          // whether probes and metrics have a listener of their own
 	// ClaimGuestPurchases: sync gives users what was bought as a guest with the address
 	// that they have confirmed. Off, nobody is matched by e-mail.
@@ -72,10 +72,10 @@ type route struct {
 }
 
 func (s *service) routes() []route {
-	endpoints := &intake{limit: 64 << 10, tooLarge: errBodyTooLarge, patience: 5 * time.Second,
-		unread: Shares{Each: 20, All: s.MaxInFlight}, slots: semaphore.NewWeighted(int64(s.MaxInFlight))}
-	events := &intake{limit: 1 << 20, tooLarge: errEventTooLarge, patience: 2 * time.Second,
-		unread: Shares{Each: 4, All: 4 * s.MaxEvents}, slots: semaphore.NewWeighted(int64(s.MaxEvents))}
+	endpoints := &intake{least: 64 << 10, limit: 64 << 10, tooLarge: errBodyTooLarge, patience: 5 * time.Second,
+		unread: Shares{Each: min(20, 1+s.MaxInFlight/8), All: s.MaxInFlight}, room: semaphore.NewWeighted(int64(s.MaxInFlight) * 64 << 10)}
+	events := &intake{least: 32 << 10, limit: 1 << 20, tooLarge: errEventTooLarge, patience: 2 * time.Second,
+		unread: Shares{Each: 4, All: 4 * s.MaxEvents}, room: semaphore.NewWeighted(int64(s.MaxEvents) << 20)}
 	post := func(handle endpointFunc) http.Handler {
 		return s.limited(s.Auth.Middleware(s.endpoint(endpoints, handle)))
 	}
@@ -157,16 +157,17 @@ func (s *service) handler(routes []route) http.Handler {
 // say so. A body that could not be read is the handler's to report, at its turn.
 type endpointFunc func(w http.ResponseWriter, r *http.Request, raw []byte, unread error) (any, error)
 
-// endpoint reads the body, waits for nobody where the slots are taken, and
-// bounds the time of the work.
+// endpoint reads the body, waits for nobody where there is no room, and bounds the
+// time of the work.
 func (s *service) endpoint(in *intake, handle endpointFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		raw, unread := in.read(w, r)
-		if unread == errOverloaded || !in.slots.TryAcquire(1) {
+		weight := max(int64(len(raw)), in.least)
+		if unread == errOverloaded || !in.room.TryAcquire(weight) {
 			fail(w, r, errOverloaded)
 			return
 		}
-		defer in.slots.Release(1)
+		defer in.room.Release(weight)
 		s.metrics.inFlight.Inc()
 		defer s.metrics.inFlight.Dec()
 		ctx, cancel := context.WithTimeout(r.Context(), s.UpstreamTimeout)

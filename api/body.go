@@ -14,15 +14,16 @@ import (
 )
 
 // intake bounds what some routes take in together. A body is read before its
-// request has a slot: connections that send a header and no body would take all
-// the slots there are. The probes have no such bounds, or an orchestrator would kill a
+// request has room: connections that send a header and no body would take all
+// the room there is. The probes have no such bounds, or an orchestrator would kill a
 // service for being busy.
 type intake struct {
-	limit    int64         // bytes
-	tooLarge error         // for more
-	patience time.Duration // for the whole body
-	unread   Shares        // of bodies that have not arrived yet
-	slots    *semaphore.Weighted
+	least    int64               // bytes that a request counts as, however short its body
+	limit    int64               // bytes of a body
+	tooLarge error               // for more
+	patience time.Duration       // for the whole body
+	unread   Shares              // of bodies that have not arrived yet
+	room     *semaphore.Weighted // bytes, for requests that are worked on
 }
 
 // read returns a request's body.

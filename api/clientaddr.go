@@ -11,11 +11,11 @@ import (
 // Proxies are the addresses whose X-Forwarded-For is believed.
 type Proxies []netip.Prefix
 
-// ClientAddr returns the address that a request comes from: the peer's or,
+// clientAddr returns the address that a request comes from: the peer's or,
 // where that is a trusted proxy, the last one in X-Forwarded-For that is not.
 // Anything further left may be the caller's own invention. It is the zero Addr for a
 // trusted proxy that does not say whom it asks for.
-func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
+func (p Proxies) clientAddr(r *http.Request) netip.Addr {
 	addr := parseAddr(r.RemoteAddr)
 	known := !p.Contains(addr)
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -35,9 +35,10 @@ func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
-// Client returns what counts as one client of a request: see ClientAddr. It is
-// the zero Prefix when the address is not known.
-func (p Proxies) Client(r *http.Request) netip.Prefix { return Network(p.ClientAddr(r)) }
+// Client returns what counts as one client of the address that a request
+// comes from, or, through a trusted proxy, is forwarded from: see Network. It is the
+// zero Prefix when that is not known.
+func (p Proxies) Client(r *http.Request) netip.Prefix { return Network(p.clientAddr(r)) }
 
 // Secure tells whether a trusted proxy says that it was asked over https.
 func (p Proxies) Secure(r *http.Request) bool {

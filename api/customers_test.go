@@ -695,8 +695,13 @@ func TestUserUnknown(t *testing.T) {
 				t.Errorf("deleted %t: Customer %s is left; want none", deleted, c.ID)
 			}
 		}
-		if id := w.logs.lines(t)[0]["user_id"]; deleted && id != nil {
+		line := w.logs.lines(t)[0]
+		if id := line["user_id"]; deleted && id != nil {
 			t.Errorf("user_id in the log = %v; want none for a guest", id)
+		}
+		const want = "the user is not in the database: customers unavailable: "
+		if err := fmt.Sprint(line["err"]); !deleted && (!strings.HasPrefix(err, want) || strings.Count(err, "unavailable") > 1) {
+			t.Errorf("err in the log = %s; want %s… and each cause once", err, want)
 		}
 	}
 }

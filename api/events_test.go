@@ -396,12 +396,12 @@ func TestAllItems(t *testing.T) {
 	}
 	s.stripe.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		answer := map[string]string{
-			"/v1/subscriptions/sub_1": `{"id":"sub_1","customer":"cus_1","status":"active","created":1700000000,"livemode":true,"items":` + items("si", 0, 10) + `}`,
-			"/v1/subscription_items?limit=100&starting_after=si_9&subscription=sub_1":  items("si", 10, 20),
+			"/v1/subscriptions/sub_1":                                                  `{"id":"sub_1","customer":"cus_1","status":"active","created":1700000000,"livemode":true,"items":` + items("si", 0, 10) + `}`,
+			"/v1/subscription_items?limit=100&subscription=sub_1":                      items("si", 0, 20),
 			"/v1/subscription_items?limit=100&starting_after=si_19&subscription=sub_1": items("si", 20, 23),
 			"/v1/checkout/sessions/cs_1": `{"id":"cs_1","mode":"payment","status":"complete","payment_status":"paid","created":1700000000,
 				"livemode":true,"customer_details":{"email":"eve@example.com"},"line_items":` + items("li", 0, 10) + `}`,
-			"/v1/checkout/sessions/cs_1/line_items?limit=100&starting_after=li_9": items("li", 10, 23),
+			"/v1/checkout/sessions/cs_1/line_items?limit=100": items("li", 0, 23),
 		}
 		body := answer[r.URL.Path]
 		if body == "" {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func TestWithheldBodies(t *testing.T) {
 			t.Parallel()
 			w := start(t, func(s *settings) {
 				s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
-				s.api.MaxInFlight, s.api.MaxEvents = 40, 2
+				s.api.MaxInFlight, s.api.MaxEvents = 160, 2
 			})
 			var first *bufio.Reader
 			for n := range few {
@@ -69,6 +70,58 @@ func TestWithheldBodies(t *testing.T) {
 			}
 			if waited := time.Since(begun); waited > 7*time.Second {
 				t.Errorf("a body that never came was waited for for %s; want at most 5 s", waited)
+			}
+		})
+	}
+}
+
+// TestFewWithheldBodies: with little memory one client holds fewer bodies back.
+func TestFewWithheldBodies(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(s *settings) { s.api.MaxInFlight = 20 })
+	for range 3 {
+		w.withhold("/api/stripe/create-checkout", "203.0.113.1")
+	}
+	if got := w.checkout(buyOnce, "X-Forwarded-For", "203.0.113.1"); got.status != 503 {
+		t.Errorf("one more body of the same client = %d %s; want 503", got.status, got.body)
+	}
+	if got := w.checkout(buyOnce); got.status != 200 {
+		t.Errorf("another client's = %d %s; want 200", got.status, got.body)
+	}
+}
+
+// TestEventsAtOnce: as many Events are worked on at once as their size allows.
+func TestEventsAtOnce(t *testing.T) {
+	t.Parallel()
+	for size, most := range map[int]int{0: 32, 100 << 10: 10, 600 << 10: 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, func(s *settings) {
+				s.billing.WebhookSecrets = []upstream.Secret{upstream.NewSecret(whsec)}
+				s.api.MaxEvents = 1
+			})
+			arrived, released := make(chan struct{}, most), make(chan struct{})
+			release := sync.OnceFunc(func() { close(released) })
+			t.Cleanup(release)
+			w.stripe.Intercept(func(http.ResponseWriter, *http.Request) bool { arrived <- struct{}{}; <-released; return false })
+			event := `{"id":"evt_1","type":"invoice.paid","data":{"object":{"id":"in_1"}}}` + strings.Repeat(" ", size)
+			held := make(chan answer, most)
+			for n := range most {
+				go func() { held <- w.deliver(event, whsec, time.Now()) }()
+				select {
+				case <-arrived:
+				case got := <-held:
+					t.Fatalf("Event %d at once = %d %s; want %d to be worked on", n+1, got.status, got.body, most)
+				}
+			}
+			if got := w.deliver(event, whsec, time.Now()); got.status != 503 || got.header.Get("Retry-After") == "" {
+				t.Errorf("Event %d at once = %d %s; want 503 with Retry-After", most+1, got.status, got.body)
+			}
+			release()
+			for range most {
+				if got := <-held; got.status != 200 {
+					t.Errorf("an Event that was worked on = %d %s; want 200", got.status, got.body)
+				}
 			}
 		})
 	}

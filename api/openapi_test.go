@@ -275,7 +275,7 @@ func TestOpenAPI(t *testing.T) {
 	arrived, release = make(chan struct{}), make(chan struct{})
 	w.supabase.Intercept(func(http.ResponseWriter, *http.Request) bool { close(arrived); <-release; return false })
 	go func() {
-		held <- w.deliver(`{"id":"evt_3","type":"customer.subscription.updated","data":{"object":{"id":"sub_unknown"}}}`, whsec, time.Now())
+		held <- w.deliver(`{"id":"evt_3","type":"customer.subscription.updated","data":{"object":{"id":"sub_unknown"}}}`+strings.Repeat(" ", 1000<<10), whsec, time.Now())
 	}()
 	<-arrived
 	w.supabase.Intercept(nil)

@@ -24,7 +24,7 @@ type entry struct {
 	stripeRequestID string
 	event           billing.Event
 	route           string // the pattern that the path fits, "" for none
-	traceID         string // of the caller's trace, "" for none
+	traceID         string // of the caller's trace, or of one that began here; "" for none
 	err             error  // the private cause of a failure
 }
 
@@ -46,7 +46,7 @@ var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 func (s *service) identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
-		e := &entry{requestID: billing.Redact(id), addr: s.TrustedProxies.ClientAddr(r)}
+		e := &entry{requestID: billing.Redact(id), addr: s.TrustedProxies.clientAddr(r)}
 		if !validRequestID.MatchString(id) {
 			id = rand.Text()
 			e.requestID = id

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -70,17 +71,26 @@ func TestTypeScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, site := range []string{"next", "vite"} {
+		config, err := os.ReadFile("testdata/site/" + site + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, site, "tsconfig.json"), string(config))
+	}
+	write(t, filepath.Join(dir, "older/tsconfig.json"), `{
+		"extends": "../next/tsconfig.json",
+		"compilerOptions": {"paths": {"@supabase/ssr": ["../node_modules/ssr-older"]}},
+		"include": ["../next"]
+	}`)
+	for _, site := range []string{"next", "older", "vite"} {
 		t.Run(site, func(t *testing.T) {
-			config, err := os.ReadFile("testdata/site/" + site + ".json")
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(t, filepath.Join(dir, site, "tsconfig.json"), string(config))
 			if out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "node_modules/.bin/tsc"), "-p", filepath.Join(dir, site)).CombinedOutput(); err != nil {
 				t.Errorf("tsc = %v\n%s", err, out)
 			}
 		})
 	}
+	t.Run("versions", checkVersions)
+	t.Run("elements", func(t *testing.T) { checkAttributes(t, files["elements.d.ts"]) })
 	t.Run("browser", func(t *testing.T) { clickReact(t, dir) })
 }
 
@@ -249,6 +259,78 @@ func buttonsJS(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// checkVersions: the page names the versions with which it is compiled.
+func checkVersions(t *testing.T) {
+	text, err := os.ReadFile("testdata/site/package.json")
+	var named struct{ Dependencies, TypesOnly map[string]string }
+	if err := errors.Join(err, json.Unmarshal(text, &named)); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("site/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := strings.TrimPrefix(named.Dependencies["ssr-older"], "npm:@supabase/ssr@")
+	want := fmt.Sprintf("compiled with Next.js %s, React %s, and `@supabase/ssr` %s and %s.",
+		named.TypesOnly["next"], named.Dependencies["react"], named.Dependencies["@supabase/ssr"], older)
+	if !strings.Contains(strings.Join(strings.Fields(string(page)), " "), want) {
+		t.Errorf("%s does not say %q", sitePage, want)
+	}
+}
+
+var (
+	declaredElement = regexp.MustCompile(`(?m)^ {6}'(button-\w+)': (Button|)`)
+	attributeType   = regexp.MustCompile(`'?([a-z-]+)'?\??: (?:string|number|'\w+' \|)`)
+	attributeRow    = regexp.MustCompile("`([a-z-]+)`")
+)
+
+// checkAttributes: the declaration has the elements' attributes as the page's tables
+// have them.
+func checkAttributes(t *testing.T, declaration string) {
+	page, err := os.ReadFile("site/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shared, _ := strings.Cut(declaration, "type Button =")
+	shared, _, _ = strings.Cut(shared, "\n")
+	starts := declaredElement.FindAllStringSubmatchIndex(declaration, -1)
+	for i, m := range starts {
+		name, end := declaration[m[2]:m[3]], len(declaration)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		text := declaration[m[1]:end]
+		if m[4] < m[5] { // it is a Button
+			text += shared
+		}
+		var got, want []string
+		for _, a := range attributeType.FindAllStringSubmatch(text, -1) {
+			got = append(got, a[1])
+		}
+		_, table, _ := strings.Cut(string(page), "**`<"+name+">`**")
+		table, _, _ = strings.Cut(table, "<!--")
+		table, _, _ = strings.Cut(table, "**`<")
+		for line := range strings.Lines(table) {
+			if cells := strings.Split(line, "|"); len(cells) > 2 {
+				for _, a := range attributeRow.FindAllStringSubmatch(cells[1], -1) {
+					want = append(want, a[1])
+				}
+			}
+		}
+		if want == nil {
+			want = []string{"endpoint", "price"} // the page has no table of button-price
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("attributes of %s = %q; want those of its table, %q", name, got, want)
+		}
+	}
+	if len(starts) != 3 {
+		t.Errorf("elements that are declared = %d; want 3", len(starts))
+	}
 }
 
 var objects = regexp.MustCompile(`\{.*\}`)
@@ -451,6 +533,24 @@ func clickReact(t *testing.T, dir string) {
 	v.js(fmt.Sprintf(`document.cookie = '%s=; path=/; max-age=0'`, cookieName))
 	v.open("/success")
 	v.shows("The receipt comes by e-mail.")
+}
+
+// TestElementsSize: the pages say how much the module is on the wire, by itself and
+// where a proxy compresses it.
+func TestElementsSize(t *testing.T) {
+	text := buttonsJS(t)
+	var compressed bytes.Buffer
+	z := gzip.NewWriter(&compressed)
+	if _, err := z.Write(text); errors.Join(err, z.Close()) != nil {
+		t.Fatal(err)
+	}
+	kb := func(n int) int { return (n + 500) / 1000 }
+	want := fmt.Sprintf("%d KB, or %d KB where your proxy compresses", kb(len(text)), kb(compressed.Len()))
+	for _, page := range []string{"../README.md", "site/README.md"} {
+		if prose, err := os.ReadFile(page); err != nil || !strings.Contains(strings.Join(strings.Fields(string(prose)), " "), want) {
+			t.Errorf("%s, %v: does not say %q", page, err, want)
+		}
+	}
 }
 
 // TestElements uses the elements of the page as a buyer does, under a strict content

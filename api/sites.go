@@ -132,7 +132,7 @@ func (s Sites) checkURLs(fields ...field) error {
 		// Of user:password@host people read only the first part, so no site that
 		// means well sends anyone there.
 		if elsewhere == nil && !s.Any() && (u.User != nil || !s.allows(o)) {
-			elsewhere = fmt.Errorf("%w: %s is none of the sites", badRequest(f.name+" is not on an allowed site"), o)
+			elsewhere = fmt.Errorf("%w: %s is not one of the sites", badRequest(f.name+" is not on an allowed site"), o)
 		}
 	}
 	return elsewhere

@@ -8,10 +8,12 @@ type bounds struct {
 	// requests to the endpoints in flight. Stripe takes 100 requests a second from an
 	// account, so the last of 2,000 would have waited for 20 seconds already.
 	requests int
-	// connections that callers hold open, whether or not they ask anything.
-	connections int
-	// events is what anybody can have the webhook read before a signature is looked at,
-	// 1 MiB each. Stripe sends again what is refused.
+	// connections that callers hold open, whether or not they ask anything, and those of
+	// them that are one client's: more than any browser opens.
+	connections, perClient int
+	// events are worked on at once if each is of 1 MiB; of small ones it is more. Before a
+	// signature is looked at anybody can have four times as many read. Stripe sends again
+	// what is refused.
 	events int
 }
 
@@ -25,7 +27,8 @@ const (
 func boundsFor(memory int64) bounds {
 	share := min(1, float64(memory-idleMemory)/(fullMemory-idleMemory))
 	of := func(most, least int) int { return max(int(float64(most)*share), least) }
-	return bounds{requests: of(2000, 20), connections: of(10_000, 200), events: of(64, 2)}
+	connections := of(10_000, 200)
+	return bounds{requests: of(2000, 20), connections: connections, perClient: min(200, connections/8), events: of(64, 2)}
 }
 
 // memoryLimit is GOMEMLIMIT in bytes, [math.MaxInt64] when it is not set.

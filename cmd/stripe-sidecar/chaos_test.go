@@ -346,6 +346,7 @@ func TestChaosSmall(t *testing.T) {
 		{200, "checkouts", "/api/stripe/create-checkout", oneTime},
 		{2500, "checkouts", "/api/stripe/create-checkout", oneTime},
 		{200, "Events of 900 KB", api.WebhookPath, large},
+		{200, "Events", api.WebhookPath, `{"id":"evt_1","object":"event","type":"invoice.paid","livemode":false,"data":{"object":{"id":"in_1"}}}`},
 	} {
 		atOnce := test.atOnce
 		t.Run(fmt.Sprintf("%d %s", atOnce, test.what), func(t *testing.T) {

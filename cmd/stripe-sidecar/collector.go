@@ -14,6 +14,7 @@ import (
 	"time"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -33,10 +34,7 @@ func newCollector(getenv func(string) string) (*collector, error) {
 	const general, traces = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"
 	get := func(name string) string { return cmp.Or(getenv(traces+name), getenv(general+name)) }
 
-	endpoint := getenv(traces + "ENDPOINT")
-	if endpoint == "" && getenv(general+"ENDPOINT") != "" {
-		endpoint = strings.TrimSuffix(getenv(general+"ENDPOINT"), "/") + "/v1/traces"
-	}
+	endpoint := get("ENDPOINT")
 	if endpoint == "" {
 		return nil, nil
 	}
@@ -44,24 +42,32 @@ func newCollector(getenv func(string) string) (*collector, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New(general + "ENDPOINT is not a URL of http or https")
 	}
+	if getenv(traces+"ENDPOINT") == "" {
+		u = u.JoinPath("v1/traces")
+	}
 	if p := get("PROTOCOL"); p != "" && p != "http/protobuf" {
 		return nil, fmt.Errorf("%sPROTOCOL is %q: only http/protobuf is spoken, as a rule on port 4318", general, p)
+	}
+	if c := get("COMPRESSION"); c != "" && c != "none" {
+		return nil, fmt.Errorf("%sCOMPRESSION is %q: spans are sent as they are", general, c)
 	}
 	for _, name := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
 		if get(name) != "" {
 			return nil, fmt.Errorf("%s%s does not count: SSL_CERT_FILE names authorities, and there are no client certificates", general, name)
 		}
 	}
-	c := &collector{url: endpoint, header: http.Header{"Content-Type": {"application/x-protobuf"}}}
+	c := &collector{url: u.String(), header: http.Header{"Content-Type": {"application/x-protobuf"}}}
 	for pair := range strings.SplitSeq(get("HEADERS"), ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
 		name, value, found := strings.Cut(pair, "=")
+		name = strings.TrimSpace(name)
 		value, err := url.PathUnescape(strings.TrimSpace(value))
-		if pair != "" && (!found || err != nil) {
+		if !found || err != nil || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			return nil, errors.New(general + "HEADERS is not a list of name=value, comma-separated, with values URL-encoded")
 		}
-		if pair != "" {
-			c.header.Set(strings.TrimSpace(name), value)
-		}
+		c.header.Set(name, value)
 	}
 	milliseconds, err := strconv.Atoi(cmp.Or(get("TIMEOUT"), "10000"))
 	if err != nil || milliseconds <= 0 {

@@ -18,7 +18,7 @@ import (
 // refused at start rather than ignored.
 func TestCollectorVariables(t *testing.T) {
 	for _, test := range []struct {
-		variables, want string // what follows OTEL_EXPORTER_OTLP_; URL, headers and time-out
+		variables, want string // what follows OTEL_EXPORTER_OTLP_, + for a space; URL, headers and time-out
 	}{
 		{"", "none"},
 		{"HEADERS=api-key=1", "none"},
@@ -27,6 +27,11 @@ func TestCollectorVariables(t *testing.T) {
 		{"TRACES_ENDPOINT=http://a/x ENDPOINT=http://b", "http://a/x map[] 10s"},
 		{"ENDPOINT=http://a HEADERS=Authorization=Basic%20YQ==,x-scope=1 TIMEOUT=500 PROTOCOL=http/protobuf", "http://a/v1/traces map[Authorization:[Basic YQ==] X-Scope:[1]] 500ms"},
 		{"ENDPOINT=http://a HEADERS=x=1 TRACES_HEADERS=y=2 TRACES_TIMEOUT=1 TIMEOUT=2", "http://a/v1/traces map[Y:[2]] 1ms"},
+		{"ENDPOINT=http://h/?a=b", "http://h/v1/traces?a=b map[] 10s"},
+		{"ENDPOINT=http://a COMPRESSION=none HEADERS=a=b,+", "http://a/v1/traces map[A:[b]] 10s"},
+		{"ENDPOINT=http://a HEADERS=api+key=hidden", "OTEL_EXPORTER_OTLP_HEADERS is not a list of name=value, comma-separated, with values URL-encoded"},
+		{"ENDPOINT=http://a HEADERS=a=hid%0Aden", "OTEL_EXPORTER_OTLP_HEADERS is not a list of name=value, comma-separated, with values URL-encoded"},
+		{"ENDPOINT=http://a TRACES_COMPRESSION=gzip", `OTEL_EXPORTER_OTLP_COMPRESSION is "gzip": spans are sent as they are`},
 		{"ENDPOINT=collector:4318", "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL of http or https"},
 		{"ENDPOINT=http://a PROTOCOL=grpc", `OTEL_EXPORTER_OTLP_PROTOCOL is "grpc": only http/protobuf is spoken, as a rule on port 4318`},
 		{"ENDPOINT=http://a HEADERS=hidden", "OTEL_EXPORTER_OTLP_HEADERS is not a list of name=value, comma-separated, with values URL-encoded"},
@@ -36,7 +41,7 @@ func TestCollectorVariables(t *testing.T) {
 		env := map[string]string{}
 		for _, pair := range strings.Fields(test.variables) {
 			name, value, _ := strings.Cut(pair, "=")
-			env["OTEL_EXPORTER_OTLP_"+name] = value
+			env["OTEL_EXPORTER_OTLP_"+name] = strings.ReplaceAll(value, "+", " ")
 		}
 		c, err := newCollector(func(name string) string { return env[name] })
 		got := "none"
@@ -52,6 +57,16 @@ func TestCollectorVariables(t *testing.T) {
 		if got != test.want {
 			t.Errorf("newCollector(%s) = %s; want %s", test.variables, got, test.want)
 		}
+	}
+}
+
+// TestCollectorMistake: what is wrong with these variables is a wrong configuration too.
+func TestCollectorMistake(t *testing.T) {
+	setenv(t, valid("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"))
+	var stderr strings.Builder
+	const want = "stripe-sidecar: OTEL_EXPORTER_OTLP_ENDPOINT is not a URL of http or https\n"
+	if code := run(t.Context(), nil, io.Discard, &stderr); code != 2 || stderr.String() != want {
+		t.Errorf("run = %d, %q; want 2, %q", code, &stderr, want)
 	}
 }
 

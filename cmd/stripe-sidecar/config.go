@@ -213,7 +213,7 @@ func explain(t reflect.Type, err error) string {
 	case reflect.TypeFor[time.Duration]():
 		return "is not a duration: write 15s or 500ms, say"
 	case reflect.TypeFor[slog.Level]():
-		return "is none of debug, info, warn and error"
+		return "must be debug, info, warn or error"
 	}
 	var parse *envconfig.ParseError
 	if errors.As(err, &parse) {
@@ -283,7 +283,7 @@ func (c config) check(m mistakes) {
 		{"SUPABASE_JWT_SECRET", len(jwtSecret) >= 32 && othersSecret, "did not sign SUPABASE_ANON_KEY: one of the two is another project's, or an old one"},
 		{"SUPABASE_COOKIE_NAME", !cookieName.MatchString(c.cookieName()), "is not the name of a cookie: set it to the site's cookieOptions.name"},
 		{"SUPABASE_COOKIE_OPTIONS", cookieOptions != nil, fmt.Sprint(cookieOptions)},
-		{"CHECKOUT_REQUIRE_SIGN_IN", !signInKnown, "is none of none, subscription and all"},
+		{"CHECKOUT_REQUIRE_SIGN_IN", !signInKnown, "must be none, subscription or all"},
 		{"CHECKOUT_TRIAL_DAYS", c.CheckoutTrialDays > 730, "is over 730, the most that Stripe allows"},
 		{"PORTAL_CONFIGURATION", c.PortalConfiguration != "" && !strings.HasPrefix(c.PortalConfiguration, "bpc_"), "is not a portal configuration: one begins with bpc_"},
 		{"CUSTOMERS_CUSTOMER_COLUMN", c.CustomersUserColumn == c.CustomersCustomerColumn, "is the same column as CUSTOMERS_USER_COLUMN: a user's ID and a Customer's need one each"},
@@ -293,7 +293,7 @@ func (c config) check(m mistakes) {
 		{"PURCHASES_TABLE", c.PurchasesTable.ours(), "is the name of a table of the schema too: each table needs its own"},
 		{"PURCHASES_TABLE", c.PurchasesTable == c.CustomersTable, "is the name of CUSTOMERS_TABLE too: each table needs its own"},
 		{"PURCHASES_TABLE", c.PurchasesTable == c.SubscriptionsTable, "is the name of SUBSCRIPTIONS_TABLE too: each table needs its own"},
-		{"USER_DELETED", !slices.Contains([]string{billing.KeepCustomer, billing.CancelSubscriptions, billing.DeleteCustomer}, c.UserDeleted), "is none of keep, cancel and delete"},
+		{"USER_DELETED", !slices.Contains([]string{billing.KeepCustomer, billing.CancelSubscriptions, billing.DeleteCustomer}, c.UserDeleted), "must be keep, cancel or delete"},
 		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout <= 0, "must be longer than 0"},
 		{"UPSTREAM_TIMEOUT", c.UpstreamTimeout > time.Minute, "is over 60s, longer than any caller waits"},
 		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout <= 0, "must be longer than 0"},

@@ -49,13 +49,33 @@ func doctor(ctx context.Context, in invocation) error {
 	} else {
 		findings = examine(ctx, c)
 	}
-	good, bad, end := colours(in.stdout)
 	failed := 0
+	for _, f := range findings {
+		if !f.OK {
+			failed++
+		}
+	}
+	if in.json {
+		encoder := json.NewEncoder(in.stdout)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		err = encoder.Encode(findings)
+	} else {
+		err = printFindings(in.stdout, findings, failed)
+	}
+	if err == nil && failed > 0 {
+		err = errReported
+	}
+	return err
+}
+
+// printFindings prints a line for each finding, and a last one of how many failed.
+func printFindings(out io.Writer, findings []finding, failed int) error {
+	good, bad, end := colours(out)
 	var lines strings.Builder
 	for _, f := range findings {
 		switch {
 		case !f.OK:
-			failed++
 			fmt.Fprintf(&lines, "%sFAIL%s  %s: %s -> %s\n", bad, end, f.Check, f.Problem, f.Remedy)
 		case f.Detail != "":
 			fmt.Fprintf(&lines, "%sok%s    %s: %s\n", good, end, f.Check, f.Detail)
@@ -68,17 +88,7 @@ func doctor(ctx context.Context, in invocation) error {
 	} else {
 		fmt.Fprintf(&lines, "%s%d of %d checks failed%s\n", bad, failed, len(findings), end)
 	}
-	if in.json {
-		encoder := json.NewEncoder(in.stdout)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(findings)
-	} else {
-		_, err = io.WriteString(in.stdout, lines.String())
-	}
-	if err == nil && failed > 0 {
-		err = errReported
-	}
+	_, err := io.WriteString(out, lines.String())
 	return err
 }
 

@@ -8,10 +8,6 @@ import (
 	"8space.app/stripe-sidecar/api"
 )
 
-// maxPerClient is how many connections one client may hold: more than any
-// browser opens, and few enough that nobody has all that there are.
-const maxPerClient = 200
-
 // fairListener closes the connections that one client holds beyond its share.
 // Trusted proxies may have as many as they like.
 type fairListener struct {

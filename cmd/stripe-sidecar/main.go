@@ -48,7 +48,7 @@ type invocation struct {
 	stdout, stderr io.Writer
 }
 
-// misuse is a wrong command line.
+// misuse is a wrong command line, or a wrong variable of OpenTelemetry's.
 type misuse string
 
 func (m misuse) Error() string { return string(m) }
@@ -117,14 +117,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	err := flags.Parse(args)
 	name := flags.Arg(0)
 	switch {
-	case errors.Is(err, flag.ErrHelp), name == "help":
+	case errors.Is(err, flag.ErrHelp), err == nil && name == "help":
 		usage(stdout)
 		return nil
 	case err != nil:
 		return misuse(err.Error())
 	case wantsVersion:
 		name = "version"
-	case name == "":
+	case flags.NArg() == 0:
 		name = "serve"
 	}
 	var names []string

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +89,7 @@ type moving struct {
 func startMoving(t *testing.T, tables func(sql []string) string) *moving {
 	t.Helper()
 	m := &moving{t: t}
-	var variables []string
+	var given []string
 	for _, s := range sandboxtest.Snippets(t, "api/site/README.md") {
 		if s.Language == "sql" {
 			m.sql = append(m.sql, s.Text)
@@ -99,13 +100,16 @@ func startMoving(t *testing.T, tables func(sql []string) string) *moving {
 			if arguments, ok := strings.CutPrefix(line, "stripe-sidecar "); ok {
 				m.commands = append(m.commands, arguments)
 			} else if name, value, ok := strings.Cut(line, "="); ok {
-				variables = append(variables, name, value)
+				if !slices.ContainsFunc(variables(), func(f reflect.StructField) bool { return f.Tag.Get("envconfig") == name }) {
+					t.Errorf("%s:%d: %s is none of the program's variables", s.File, s.Line, name)
+				}
+				given = append(given, name, value)
 			} else {
 				t.Fatalf("%s:%d: %q is neither a variable nor a command", s.File, s.Line, line)
 			}
 		}
 	}
-	m.setUp = newSetUp(t, tables(m.sql), variables...)
+	m.setUp = newSetUp(t, tables(m.sql), given...)
 
 	table, column := cmp.Or(m.env["CUSTOMERS_TABLE"], "customers"), cmp.Or(m.env["CUSTOMERS_CUSTOMER_COLUMN"], "stripe_customer_id")
 	m.supabase.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
@@ -256,21 +260,33 @@ func TestMovingRenamed(t *testing.T) {
 
 // TestMovingShipFast follows the page from the other starter.
 func TestMovingShipFast(t *testing.T) {
-	m := startMoving(t, func(sql []string) string { return shipfastTables + sql[0] })
+	m := startMoving(t, func(sql []string) string { return shipfastTables + sql[1] })
+	written, compare := m.sql[0], m.sql[2]
 	m.paid()
 	for column, want := range map[string]bool{"name": true, "has_access": false, "customer_id": false} {
 		if _, err := m.db.Exec("authenticated", subscriber, "update public.profiles set "+column+" = null where id = $1", subscriber); (err == nil) != want {
 			t.Errorf("a user's update of %s = %v; want it to work: %t", column, err, want)
 		}
 	}
+	if err := m.db.RunAs("supabase_admin", "create extension pg_stat_statements; select from pg_stat_statements"); err != nil {
+		sandboxtest.Skip(t, "install postgresql-contrib to run this test: "+err.Error())
+	}
+	for role, column := range map[string]string{"authenticated": "name", "service_role": "image"} { // as PostgREST does
+		if _, err := m.db.Exec(role, subscriber, `with pgrst_source as (update "public"."profiles" set "`+column+`" = $1 returning 1) select from pgrst_source`, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := found(m.db, written); !strings.Contains(got, `set ""name"" = $1`) || strings.Contains(got, "image") {
+		t.Errorf("what pages write = %s; want the user's update of name, and none of the service role", got)
+	}
 	m.run()
 	m.paid(subscriber, buyer)
-	if got, want := found(m.db, m.sql[1]), "("+lapsed+",eve@example.com,)"; got != want {
+	if got, want := found(m.db, compare), "("+lapsed+",eve@example.com,)"; got != want {
 		t.Errorf("access that nobody has paid for = %s; want %s", got, want)
 	}
 	m.stripe.Refund(m.db.Text("select payment_intent_id from public.purchases"), 100)
 	m.run()
-	if got := found(m.db, m.sql[1]); !strings.Contains(got, buyer) || strings.Contains(got, subscriber) {
+	if got := found(m.db, compare); !strings.Contains(got, buyer) || strings.Contains(got, subscriber) {
 		t.Errorf("access that nobody has paid for, after a refund = %s; want the buyer's too", got)
 	}
 }

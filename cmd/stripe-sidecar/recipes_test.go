@@ -20,6 +20,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
 
+	"8space.app/stripe-sidecar/internal/sandbox/fakestripe"
 	"8space.app/stripe-sidecar/internal/sandbox/sandboxtest"
 )
 
@@ -140,6 +141,16 @@ func decodeYAML(t *testing.T, name string, into ...any) {
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		t.Fatalf("%s has more than %d documents", name, len(into))
+	}
+}
+
+// strictly decodes YAML that has no field that into has not.
+func strictly(t *testing.T, text string, into any) {
+	t.Helper()
+	d := yaml.NewDecoder(strings.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(into); err != nil {
+		t.Fatalf("%s\n= %v; want no error", text, err)
 	}
 }
 
@@ -332,9 +343,14 @@ func kubernetesRecipe(t *testing.T) recipe {
 			Selector       selector
 		}
 	}
-	var ingress struct {
+	type ingressObject struct {
 		head `yaml:",inline"`
 		Spec struct {
+			ClassName string `yaml:"ingressClassName"`
+			TLS       []struct {
+				Hosts      []string
+				SecretName string `yaml:"secretName"`
+			}
 			Rules []struct {
 				Host string
 				HTTP struct {
@@ -352,6 +368,7 @@ func kubernetesRecipe(t *testing.T) recipe {
 			}
 		}
 	}
+	var ingress, added ingressObject
 	decodeYAML(t, "kubernetes.yaml", &deployment, &service, &budget, &ingress)
 
 	pod := deployment.Spec.Template.Spec
@@ -369,6 +386,45 @@ func kubernetesRecipe(t *testing.T) recipe {
 	path := ingress.Spec.Rules[0].HTTP.Paths[0]
 	if path.Path != "/api/stripe/" || path.Backend.Service.Name != service.Metadata.Name || path.Backend.Service.Port.Name != service.Spec.Ports[0].Name {
 		t.Errorf("Ingress = %+v; want /api/stripe/ at the Service", path)
+	}
+
+	// What the page adds for ingress-nginx has the values of nginx.conf.
+	var controller struct{ Data map[string]string }
+	strictly(t, snippet(t, "yaml", "ingressClassName"), &added)
+	strictly(t, snippet(t, "yaml", "large-client"), &controller)
+	if tls := added.Spec.TLS; len(tls) != 1 || !slices.Equal(tls[0].Hosts, []string{ingress.Spec.Rules[0].Host}) || tls[0].SecretName == "" {
+		t.Errorf("tls = %+v; want the Ingress' host and a secret", tls)
+	}
+	directives := map[string]string{}
+	for name, value := range controller.Data {
+		directives[name] = value
+	}
+	for name, value := range added.Metadata.Annotations {
+		directives[strings.TrimPrefix(name, "nginx.ingress.kubernetes.io/")] = value
+	}
+	nginx := string(readRecipe(t, "nginx.conf"))
+	for name, value := range directives {
+		directive := strings.ReplaceAll(name, "-", "_") + " " + value + ";"
+		if name == "upstream-keepalive-timeout" {
+			directive = "keepalive_timeout " + value + "s;"
+		}
+		if !strings.Contains(nginx, directive) {
+			t.Errorf("ingress-nginx has %s; want what nginx.conf says, which is not %q", name, directive)
+		}
+	}
+	if len(directives) != 4 {
+		t.Errorf("settings of ingress-nginx = %v; want 4", directives)
+	}
+	if build := snippet(t, "sh", "docker push"); strings.Count(build, " "+container.Image) != 2 {
+		t.Errorf("the image that is built and pushed = %q; want the Deployment's, %s", build, container.Image)
+	}
+	for line := range strings.Lines(snippet(t, "sh", "kubectl exec")) {
+		command, ok := strings.CutPrefix(strings.TrimSpace(line), "kubectl exec deploy/"+deployment.Metadata.Name+" -- /stripe-sidecar ")
+		_, _, env := surroundings(t, fakestripe.Options{})
+		_, stderr, err := shell(t, env, "stripe-sidecar "+command)
+		if !ok || err != nil || strings.Contains(stderr, "Usage") {
+			t.Errorf("%q = %v, %s; want a command of the program in the Deployment", line, err, stderr)
+		}
 	}
 
 	r := recipe{env: map[string]string{}, memory: container.Resources.Limits.Memory,
@@ -392,6 +448,20 @@ func kubernetesRecipe(t *testing.T) recipe {
 		r.files = append(r.files, container.VolumeMounts[0].MountPath+"/"+key[1])
 	}
 	return r
+}
+
+// TestRecipesWebhook: the webhook's secret comes into its file, by the key in another.
+func TestRecipesWebhook(t *testing.T) {
+	_, _, env := surroundings(t, fakestripe.Options{})
+	for _, s := range sandboxtest.Snippets(t, deployReadme) {
+		dir := t.TempDir()
+		write := os.WriteFile(filepath.Join(dir, "stripe_secret_key"), []byte(env["STRIPE_SECRET_KEY"]+"\n"), 0o600)
+		_, stderr, err := shell(t, map[string]string{"STRIPE_API_BASE": env["STRIPE_API_BASE"]}, "cd "+dir+"\n"+s.Text)
+		secret, read := os.ReadFile(filepath.Join(dir, "stripe_webhook_secret"))
+		if err := errors.Join(write, err, read); err != nil || !regexp.MustCompile(`^whsec_\w+\n$`).Match(secret) {
+			t.Errorf("stripe_webhook_secret = %q, %v, %s; want the secret alone", secret, err, stderr)
+		}
+	}
 }
 
 func cloudRunRecipe(t *testing.T) recipe {

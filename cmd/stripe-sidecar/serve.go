@@ -42,7 +42,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 	logger := newLogger(c, logs)
 	tracing, err := newTracing(ctx, logger)
 	if err != nil {
-		return err
+		return misuse(err.Error())
 	}
 	registry := prometheus.NewRegistry()
 	network := upstream.New(upstream.Config{Registry: registry, Around: tracing.transport})
@@ -119,7 +119,7 @@ func serve(ctx context.Context, c config, in invocation) error {
 		go settleDeletedUsers(ctx, bill, registry, logger)
 	}
 
-	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), shares: &api.Shares{Each: maxPerClient, All: most.connections}}
+	fair := &fairListener{Listener: listener, proxies: api.Proxies(c.TrustedProxies), shares: &api.Shares{Each: most.perClient, All: most.connections}}
 	go func() { served <- server.Serve(netutil.LimitListener(fair, most.connections)) }()
 	select {
 	case err := <-served:

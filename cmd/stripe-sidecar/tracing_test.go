@@ -215,7 +215,8 @@ func TestTracingOfFailures(t *testing.T) {
 func TestTracesTellOfNobody(t *testing.T) {
 	collector := startReceiver(t)
 	w := startWired(t, "CLAIM_GUEST_PURCHASES", "true", "STRIPE_WEBHOOK_SECRET", "whsec_wired")
-	stranger := []string{"User-Agent", "agent-of-ada", "X-Forwarded-For", "203.0.113.77", "Referer", "https://a.example/ada"}
+	stranger := []string{"User-Agent", "agent-of-ada", "X-Forwarded-For", "203.0.113.77", "Referer", "https://a.example/ada",
+		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Tracestate", "who=ada@example.com"}
 	w.post(t, "create-checkout", oneTime, append(stranger, w.bearer()...)...)
 	_, portal, _ := w.send(t, "create-portal", `{"returnUrl":"https://a.example/ada"}`, append(stranger, w.bearer()...)...)
 	w.post(t, "sync", `{}`, append(stranger, w.bearer()...)...)
@@ -254,6 +255,11 @@ func TestTracesTellOfNobody(t *testing.T) {
 		}
 		if len(s.Events) > 0 || s.Status.GetMessage() != "" {
 			t.Errorf("%s = %v; want no event and no message", s.Name, s)
+		}
+	}
+	for _, c := range slices.Concat(w.stripe.Calls(), w.supabase.Calls()) {
+		if state := c.Header["Tracestate"]; state != nil {
+			t.Errorf("%s %s has the Tracestate %q; want none", c.Method, c.Path, state)
 		}
 	}
 }

@@ -432,7 +432,7 @@ func TestOneClient(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
-	for range maxPerClient {
+	for range boundsFor(memoryLimit()).perClient {
 		dial("127.0.0.1")
 	}
 	oneMore := dial("127.0.0.1")

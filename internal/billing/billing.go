@@ -108,12 +108,12 @@ func New(c Config, store Store) *Billing {
 	}
 }
 
-// calling are the parameters of a call to Stripe, which it names for the metrics.
+// calling returns the parameters of a call to Stripe, which it names for the metrics.
 func calling(ctx context.Context, call string) stripe.Params {
 	return stripe.Params{Context: upstream.Call(ctx, upstream.Stripe, call)}
 }
 
-// listing are likewise those of a list, which comes in pages of as many as Stripe sends.
+// listing returns the parameters of a list likewise, in pages of as many as Stripe sends.
 func listing(ctx context.Context, call string) stripe.ListParams {
 	return stripe.ListParams{Context: calling(ctx, call).Context, Limit: stripe.Int64(100)}
 }

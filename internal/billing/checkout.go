@@ -87,13 +87,13 @@ func (b *Billing) CreateCheckoutSession(ctx context.Context, r CheckoutRequest) 
 // checkoutAs starts the purchase of a Customer.
 func (b *Billing) checkoutAs(ctx context.Context, r CheckoutRequest, customerID string) (Page, error) {
 	if r.Mode == ModeSubscription && (b.config.OneSubscription || b.config.TrialDays > 0) {
-		all, err := b.subscriptions(ctx, customerID)
+		had, err := b.subscriptions(ctx, customerID)
 		if err != nil {
 			return Page{}, err
 		}
-		r.noTrial = slices.ContainsFunc(all, begun)
+		r.noTrial = slices.ContainsFunc(had, begun)
 		if b.config.OneSubscription {
-			return b.onlyCheckout(ctx, r, customerID, all)
+			return b.onlyCheckout(ctx, r, customerID, had)
 		}
 	}
 	return checkoutPage(b.checkout(ctx, r, customerID))

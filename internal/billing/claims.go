@@ -7,7 +7,7 @@ import (
 	"github.com/stripe/stripe-go/v76"
 )
 
-// ClaimGuestPurchases makes a user's what was bought as a guest with their address,
+// ClaimGuestPurchases gives a user what was bought as a guest with their address,
 // which must be one that they have proved to be theirs: every Customer at Stripe with
 // just this address that is nobody's becomes the user's, with what it has bought. It
 // returns the user's own Customer afterwards, which is customerID or, where that is

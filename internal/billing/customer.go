@@ -42,7 +42,7 @@ func (b *Billing) ensureCustomer(ctx context.Context, u User) (string, error) {
 	return stands, err
 }
 
-// record has a user without a Customer be this one, unless somebody else was first,
+// record makes a Customer that of a user without one, unless somebody else was first,
 // and returns the Customer that stands.
 func (b *Billing) record(ctx context.Context, userID, customerID string) (string, error) {
 	stands, err := b.store.Insert(ctx, userID, customerID)

@@ -18,7 +18,7 @@ import (
 // CheckKey reports whether Stripe accepts the key, and how far the clock of
 // this machine is ahead of Stripe's.
 func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error) {
-	balance, err := b.stripe.Balance.Get(&stripe.BalanceParams{Params: stripe.Params{Context: ctx}})
+	balance, err := b.stripe.Balance.Get(&stripe.BalanceParams{Params: calling(ctx, "fetch_balance")})
 	answer := balance.LastResponse
 	var refused *stripe.Error
 	if errors.As(err, &refused) && refused.HTTPStatusCode == http.StatusForbidden {
@@ -38,7 +38,7 @@ func (b *Billing) CheckKey(ctx context.Context) (ahead time.Duration, err error)
 // Sessions and billing portal sessions. It creates none: Stripe looks at a
 // key's permissions first, and then refuses a parameter that it does not know.
 func (b *Billing) CheckMayCreate(ctx context.Context) error {
-	params := stripe.Params{Context: ctx}
+	params := calling(ctx, "try_create")
 	params.AddExtra("stripe_sidecar_doctor", "true")
 	_, customer := b.stripe.Customers.New(&stripe.CustomerParams{Params: params})
 	_, checkout := b.stripe.CheckoutSessions.New(&stripe.CheckoutSessionParams{Params: params})
@@ -58,7 +58,8 @@ func (b *Billing) CheckMayCreate(ctx context.Context) error {
 
 // CheckMayRead reports whether the key may read what the webhook fetches.
 func (b *Billing) CheckMayRead(ctx context.Context) error {
-	params := stripe.ListParams{Context: ctx, Limit: stripe.Int64(1), Single: true}
+	params := listing(ctx, "try_read")
+	params.Limit, params.Single = stripe.Int64(1), true
 	subscriptions := b.stripe.Subscriptions.List(&stripe.SubscriptionListParams{ListParams: params})
 	invoices := b.stripe.Invoices.List(&stripe.InvoiceListParams{ListParams: params})
 	payments := b.stripe.PaymentIntents.List(&stripe.PaymentIntentListParams{ListParams: params})
@@ -98,7 +99,7 @@ func (b *Billing) CheckPrices(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("lookup key %s: %w", name, err))
 			continue
 		}
-		p, err := b.stripe.Prices.Get(id, &stripe.PriceParams{Params: stripe.Params{Context: ctx}})
+		p, err := b.stripe.Prices.Get(id, &stripe.PriceParams{Params: calling(ctx, "fetch_price")})
 		switch {
 		case err != nil:
 			problems = append(problems, stripeError("fetch price "+id, err))
@@ -124,12 +125,12 @@ func (b *Billing) CheckWebhook(ctx context.Context, path string) (url string, er
 		if !strings.HasSuffix(e.URL, path) {
 			continue
 		}
-		missing, _ := difference(e.EnabledEvents)
+		unsent, _ := difference(e.EnabledEvents)
 		switch {
 		case e.Status != "enabled":
 			err = fmt.Errorf("%s is %s", e.URL, e.Status)
-		case len(missing) > 0:
-			err = fmt.Errorf("%s does not get %s", e.URL, strings.Join(missing, ", "))
+		case len(unsent) > 0:
+			err = fmt.Errorf("%s does not get %s", e.URL, strings.Join(unsent, ", "))
 		default:
 			return e.URL, nil
 		}

@@ -17,9 +17,9 @@ var ErrNoCustomer = errors.New("no Stripe customer")
 // customers: whether the user has a Customer could not be found out.
 var ErrCustomersUnavailable = errors.New("customers unavailable")
 
-// ErrUserUnknown wraps a refusal to record a Customer for a user whom the
-// database does not know: deleted, perhaps.
-var ErrUserUnknown = fmt.Errorf("%w: the user is not in the database", ErrCustomersUnavailable)
+// ErrUserUnknown says that a Customer could not be recorded, ErrCustomersUnavailable
+// too, because the database does not know the user: deleted, perhaps.
+var ErrUserUnknown = errors.New("the user is not in the database")
 
 // ErrOtherMode says that a Customer, or what an Event is about, belongs to live
 // mode while the key is for test mode, or the reverse.

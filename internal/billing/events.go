@@ -29,7 +29,8 @@ type Event struct {
 	ID, Type string
 	Account  string // a connected account's, whose objects are not ours to fetch; "" for none
 	Livemode bool
-	Data     struct{ Object json.RawMessage }
+
+	object, paymentIntent string // IDs of what the Event is about, and of its payment; "" for none
 }
 
 // ReadEvent verifies the signature of a webhook request and reads its Event.
@@ -49,11 +50,20 @@ func (b *Billing) ReadEvent(payload []byte, signature string, now time.Time) (Ev
 	if age := now.Sub(signedAt(signature)); age > signatureTolerance || age < -signatureTolerance {
 		return Event{}, fmt.Errorf("%w: signed %s ago", ErrSignature, age.Round(time.Second))
 	}
-	var event Event
-	if err := json.Unmarshal(payload, &event); err != nil {
+	var told struct {
+		Event
+		Data struct{ Object json.RawMessage }
+	}
+	if err := json.Unmarshal(payload, &told); err != nil {
 		return Event{}, fmt.Errorf("%w: signed, but not an event", ErrSignature)
 	}
-	return event, nil
+	var object struct {
+		ID            string
+		PaymentIntent string `json:"payment_intent"`
+	}
+	_ = json.Unmarshal(told.Data.Object, &object) // what has another shape names nothing
+	told.object, told.paymentIntent = object.ID, object.PaymentIntent
+	return told.Event, nil
 }
 
 // signedAt returns the time in a signature that has been verified: as
@@ -99,11 +109,10 @@ func HandledEvents() []string { return slices.Sorted(maps.Keys(events)) }
 // about makes a handler of one that needs the ID of the Event's object only.
 func about(sync func(*Billing, context.Context, string) error) func(*Billing, context.Context, Event) error {
 	return func(b *Billing, ctx context.Context, e Event) error {
-		var object struct{ ID string }
-		if json.Unmarshal(e.Data.Object, &object) != nil || object.ID == "" {
+		if e.object == "" {
 			return fmt.Errorf("event %s of type %s does not name its object", e.ID, e.Type)
 		}
-		return sync(b, ctx, object.ID)
+		return sync(b, ctx, e.object)
 	}
 }
 
@@ -151,14 +160,11 @@ func (b *Billing) syncInvoice(ctx context.Context, id string) error {
 // syncPayment writes the purchase that a charge, refund or dispute belongs to, if it
 // was made with a Checkout Session.
 func (b *Billing) syncPayment(ctx context.Context, e Event) error {
-	var object struct {
-		PaymentIntent string `json:"payment_intent"`
-	}
-	if json.Unmarshal(e.Data.Object, &object) != nil || object.PaymentIntent == "" {
+	if e.paymentIntent == "" {
 		return nil // a charge of its own, which no Checkout Session made
 	}
 	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
-		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &object.PaymentIntent,
+		ListParams: listing(ctx, "list_checkout_sessions"), PaymentIntent: &e.paymentIntent,
 	})
 	for s, err := range each[stripe.CheckoutSession](listingCheckouts, list) {
 		if err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/stripe/stripe-go/v76"
 )
@@ -17,14 +16,14 @@ const markKey = "stripe_sidecar_request"
 
 // onlyCheckout starts the one subscription that a Customer may have, so that of
 // any number of tabs, opened at once over any number of replicas, one can be
-// paid. all are the Customer's subscriptions.
+// paid. had are the subscriptions that the Customer ever had.
 //
 // Of two Checkout Sessions the one created later is listed together with the
 // earlier one, if that is still open, before anybody is sent to it; by then the
 // earlier one is either expired, or it is the one that stays, or it has been paid
 // and its subscription is there.
-func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerID string, all []*stripe.Subscription) (Page, error) {
-	if slices.ContainsFunc(all, live) {
+func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerID string, had []*stripe.Subscription) (Page, error) {
+	if slices.ContainsFunc(had, live) {
 		return Page{}, &SubscribedError{customerID}
 	}
 	if r.IdempotencyKey != "" {
@@ -51,18 +50,20 @@ func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerI
 		}
 	}
 	if len(open) > 0 {
-		// All who see the same two must agree on which one stays, or none would.
-		stays := slices.MaxFunc(open, newer)
-		if err := b.expire(ctx, slices.DeleteFunc(open, func(o *stripe.CheckoutSession) bool { return o.ID == stays.ID })...); err != nil {
+		// All must agree on which one stays, or none would: the newest, since whoever
+		// expires that has not made their own yet. Stripe lists it first; its time of
+		// creation is in seconds, and so does not tell.
+		stays := open[0]
+		if err := b.expire(ctx, open[1:]...); err != nil {
 			return Page{}, err
 		}
 		stays.APIResource = s.APIResource // for the log
 		s = stays
 	}
-	if all, err = b.subscriptions(ctx, customerID); err != nil {
+	if had, err = b.subscriptions(ctx, customerID); err != nil {
 		return Page{}, err
 	}
-	if slices.ContainsFunc(all, live) {
+	if slices.ContainsFunc(had, live) {
 		if err := b.expire(ctx, s); err != nil {
 			return Page{}, err
 		}
@@ -71,15 +72,8 @@ func (b *Billing) onlyCheckout(ctx context.Context, r CheckoutRequest, customerI
 	return checkoutPage(s, nil)
 }
 
-func newer(a, b *stripe.CheckoutSession) int {
-	if a.Created != b.Created { // in seconds
-		return int(a.Created - b.Created)
-	}
-	return strings.Compare(a.ID, b.ID)
-}
-
 // openCheckouts returns a Customer's Checkout Sessions for subscriptions that can
-// still be paid.
+// still be paid, the newest first.
 // https://docs.stripe.com/api/checkout/sessions/list
 func (b *Billing) openCheckouts(ctx context.Context, customerID string) ([]*stripe.CheckoutSession, error) {
 	list := b.stripe.CheckoutSessions.List(&stripe.CheckoutSessionListParams{

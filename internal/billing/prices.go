@@ -95,8 +95,8 @@ func (b *Billing) Prices(ctx context.Context) ([]Price, error) {
 	return nil, stripeError("fetch prices", context.Cause(ctx))
 }
 
-// told returns the prices that Stripe told within the last while, nil for none, and the
-// error of the last attempt.
+// told returns the prices that Stripe told within that time, nil for none, and the error
+// of the last attempt.
 func (b *Billing) told(within time.Duration) ([]Price, error) {
 	c := &b.catalogue
 	c.mu.Lock()

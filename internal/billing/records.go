@@ -26,10 +26,7 @@ func subscriptionRow(s *stripe.Subscription, userID *string, items []*stripe.Sub
 		}
 		subscribed = append(subscribed, one)
 	}
-	first := Row{}
-	if len(subscribed) > 0 {
-		first = subscribed[0]
-	}
+	first := append(subscribed, nil)[0] // which has no columns where there is none
 	return Row{
 		"id":                   s.ID,
 		"user_id":              userID,
@@ -64,10 +61,7 @@ func purchaseRow(s *stripe.CheckoutSession, userID *string, items []*stripe.Line
 		line["quantity"], line["amount_total"] = item.Quantity, item.AmountTotal
 		bought = append(bought, line)
 	}
-	first := Row{}
-	if len(bought) > 0 {
-		first = bought[0]
-	}
+	first := append(bought, nil)[0]
 	row := Row{
 		"id":                 s.ID,
 		"user_id":            userID,
@@ -226,14 +220,11 @@ func (b *Billing) writeSubscription(ctx context.Context, ticket int64, s *stripe
 	var items []*stripe.SubscriptionItem
 	if s.Items != nil {
 		items = s.Items.Data
-		if s.Items.HasMore && len(items) > 0 { // Stripe sends the first ten
+		if s.Items.HasMore { // Stripe sends the first ten
 			p := &stripe.SubscriptionItemListParams{ListParams: listing(ctx, "list_subscription_items"), Subscription: &s.ID}
-			p.StartingAfter = &items[len(items)-1].ID
-			more, err := all(each[stripe.SubscriptionItem]("list subscription items", b.stripe.SubscriptionItems.List(p)))
-			if err != nil {
+			if items, err = all(each[stripe.SubscriptionItem]("list subscription items", b.stripe.SubscriptionItems.List(p))); err != nil {
 				return err
 			}
-			items = append(items, more...)
 		}
 	}
 	return unavailable(b.store.WriteSubscription(ctx, ticket, subscriptionRow(s, userID, items)))
@@ -255,14 +246,11 @@ func (b *Billing) writePurchase(ctx context.Context, ticket int64, s *stripe.Che
 	var items []*stripe.LineItem
 	if s.LineItems != nil {
 		items = s.LineItems.Data
-		if s.LineItems.HasMore && len(items) > 0 {
+		if s.LineItems.HasMore {
 			p := &stripe.CheckoutSessionListLineItemsParams{ListParams: listing(ctx, "list_line_items"), Session: &s.ID}
-			p.StartingAfter = &items[len(items)-1].ID
-			more, err := all(each[stripe.LineItem]("list line items", b.stripe.CheckoutSessions.ListLineItems(p)))
-			if err != nil {
+			if items, err = all(each[stripe.LineItem]("list line items", b.stripe.CheckoutSessions.ListLineItems(p))); err != nil {
 				return err
 			}
-			items = append(items, more...)
 		}
 	}
 	return unavailable(b.store.WritePurchase(ctx, ticket, purchaseRow(s, userID, items, disputed)))

@@ -30,7 +30,7 @@ const maxAnswer = 8 << 20
 
 // Config is what a Network is made of; the zero Config will do.
 type Config struct {
-	Transport  http.RoundTripper     // nil: a Pool
+	Transport  http.RoundTripper     // nil: connections of its own
 	Registry   prometheus.Registerer // where calls are counted; nil: nowhere
 	StripeRate *rate.Limiter         // of calls to Stripe; nil: as fast as they come
 	// Around sees each call, named as by [CallOf], to the end of its answer; nil: nobody does.
@@ -48,7 +48,7 @@ type Network struct {
 // New returns a Network; nothing is dialled before the first call.
 func New(c Config) *Network {
 	if c.Transport == nil {
-		c.Transport = Pool()
+		c.Transport = newPool()
 	}
 	n := &Network{
 		Config: c,
@@ -244,13 +244,13 @@ type pool struct {
 	http1     sync.Map // hosts that answered over HTTPS in HTTP/1.1
 }
 
-// Pool returns the connections that a Network has unless it is given others.
-func Pool() http.RoundTripper {
+// newPool returns the connections that a Network has unless it is given others.
+func newPool() *pool {
 	many := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: 2000, // as many as requests are worked on at once
+		MaxIdleConnsPerHost: 2000, // as many requests as are worked on at once, without GOMEMLIMIT
 		IdleConnTimeout:     90 * time.Second,
 		TLSHandshakeTimeout: 5 * time.Second,
 		// A connection that died without a word would time out every call that is

@@ -36,7 +36,7 @@ func TestPool(t *testing.T) {
 			}
 			server.StartTLS()
 			defer server.Close()
-			transport := Pool().(*pool)
+			transport := newPool()
 			for _, half := range []*http.Transport{transport.many, transport.few} {
 				half.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 				defer half.CloseIdleConnections()
@@ -91,7 +91,7 @@ func TestDeadConnection(t *testing.T) {
 	defer server.Close()
 	var dials atomic.Int32
 	var dead atomic.Bool
-	p := Pool().(*pool)
+	p := newPool()
 	p.few.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	defer p.few.CloseIdleConnections()
 	p.few.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
