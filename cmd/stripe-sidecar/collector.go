@@ -48,9 +48,6 @@ func newCollector(getenv func(string) string) (*collector, error) {
 	if p := get("PROTOCOL"); p != "" && p != "http/protobuf" {
 		return nil, fmt.Errorf("%sPROTOCOL is %q: only http/protobuf is spoken, as a rule on port 4318", general, p)
 	}
-	if c := get("COMPRESSION"); c != "" && c != "none" {
-		return nil, fmt.Errorf("%sCOMPRESSION is %q: spans are sent as they are", general, c)
-	}
 	for _, name := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
 		if get(name) != "" {
 			return nil, fmt.Errorf("%s%s does not count: SSL_CERT_FILE names authorities, and there are no client certificates", general, name)
