@@ -19,6 +19,7 @@ import (
 
 // TestShop clicks what the page itself does, beyond what it sells.
 func TestShop(t *testing.T) {
+	t.Parallel()
 	b := openBrowser(t)
 
 	// The picture for the README: SCREENSHOTS=. go test ./cmd/sandbox -run 'TestShop/^shop$'

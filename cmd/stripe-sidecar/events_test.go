@@ -146,7 +146,7 @@ func TestEventsAnyOrder(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	const lives = 200
+	const lives = 120
 	s := openShop(t, 3)
 
 	type delivery struct {
@@ -193,7 +193,7 @@ func TestEventsWhileItChanges(t *testing.T) {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, 64) // as many as the database has connections for
 	next := len(s.stripe.Events())
-	for range 60 {
+	for range 40 {
 		s.live(func() {
 			events := s.stripe.Events()
 			for _, e := range events[next:] {

@@ -475,6 +475,7 @@ func startWired(t *testing.T, variables ...string) *wired {
 		w.elsewhere = append(w.elsewhere, r.URL.Path)
 		w.mu.Unlock()
 		rw.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(rw, `{"error":{"type":"invalid_request_error"}}`) // else stripe-go asks again
 	})
 	w.userID = w.supabase.SignUp("ada@example.com", "correct horse battery staple").ID
 	session := w.supabase.SignIn(w.userID)
