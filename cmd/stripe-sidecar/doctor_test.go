@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 // TestDoctor: a good set-up is all ok; each thing broken is one line that says
 // what to do.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	status := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -96,13 +96,11 @@ func TestDoctor(t *testing.T) {
 			stripeServer, supabaseServer := httptest.NewServer(stripe), httptest.NewServer(supabase)
 			t.Cleanup(stripeServer.Close)
 			t.Cleanup(supabaseServer.Close)
-			setenv(t, valid(append([]string{"STRIPE_API_BASE", stripeServer.URL, "SUPABASE_URL", supabaseServer.URL,
-				"STRIPE_WEBHOOK_SECRET", "whsec_1", "SITE_ORIGINS", "https://a.example"}, test.env...)...))
-
-			var stdout, stderr, asJSON bytes.Buffer
-			code := run(t.Context(), []string{"doctor"}, &stdout, &stderr)
+			env := valid(append([]string{"STRIPE_API_BASE", stripeServer.URL, "SUPABASE_URL", supabaseServer.URL,
+				"STRIPE_WEBHOOK_SECRET", "whsec_1", "SITE_ORIGINS", "https://a.example"}, test.env...)...)
+			code, stdout, _ := runProcess(t, env, "doctor")
 			var failing []string
-			lines := strings.SplitAfter(strings.TrimSuffix(stdout.String(), "\n"), "\n")
+			lines := strings.SplitAfter(strings.TrimSuffix(stdout, "\n"), "\n")
 			last := len(lines) - 1
 			for _, line := range lines[:last] {
 				if rest, ok := strings.CutPrefix(line, "FAIL  "); ok {
@@ -122,19 +120,19 @@ func TestDoctor(t *testing.T) {
 			if lines[last] != summary {
 				t.Errorf("last line = %q; want %q", lines[last], summary)
 			}
-			if got := strings.Join(failing, ", "); code != want || got != test.failing || !strings.Contains(stdout.String(), test.mentions) {
-				t.Errorf("doctor = %d, failing %q; want %d, %q, mentioning %q:\n%s", code, got, want, test.failing, test.mentions, &stdout)
+			if got := strings.Join(failing, ", "); code != want || got != test.failing || !strings.Contains(stdout, test.mentions) {
+				t.Errorf("doctor = %d, failing %q; want %d, %q, mentioning %q:\n%s", code, got, want, test.failing, test.mentions, stdout)
 			}
-			if strings.Contains(stdout.String(), "6789") || strings.Contains(stdout.String(), "1234") {
-				t.Errorf("doctor printed %s; want no part of a key", &stdout)
+			if strings.Contains(stdout, "6789") || strings.Contains(stdout, "1234") {
+				t.Errorf("doctor printed %s; want no part of a key", stdout)
 			}
 			if n := len(stripe.Customers()) + len(stripe.CheckoutSessions()) + len(stripe.PortalSessions()); n != 0 {
 				t.Errorf("doctor created %d objects; want none", n)
 			}
 			var findings []finding
-			jsonCode := run(t.Context(), []string{"doctor", "--json"}, &asJSON, &stderr)
-			if err := json.Unmarshal(asJSON.Bytes(), &findings); err != nil || jsonCode != want || len(findings) != last {
-				t.Errorf("doctor --json = %d, %s, %v; want %d and the same findings", jsonCode, &asJSON, err, want)
+			jsonCode, asJSON, _ := runProcess(t, env, "doctor", "--json")
+			if err := json.Unmarshal([]byte(asJSON), &findings); err != nil || jsonCode != want || len(findings) != last {
+				t.Errorf("doctor --json = %d, %s, %v; want %d and the same findings", jsonCode, asJSON, err, want)
 			}
 		})
 	}

@@ -47,6 +47,22 @@ func startProcess(t *testing.T, env map[string]string) (url string, process *chi
 	return "http://" + process.Addr, process
 }
 
+// runProcess runs the program with a command as a process of its own, to its end.
+func runProcess(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), beTheProgram+"=1")
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatalf("%v = %v; want it to run", args, err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
 // surroundings are one Stripe and one Supabase for several processes.
 func surroundings(t *testing.T, o fakestripe.Options) (stripe *fakestripe.Account, supabase *fakesupabase.Project, env map[string]string) {
 	t.Helper()

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 // TestSync: after webhooks were down, one command writes what they would have.
 func TestSync(t *testing.T) {
+	t.Parallel()
 	stripe, supabase, env := surroundings(t, fakestripe.Options{})
 	url, _ := startProcess(t, env)
 	var users []fakesupabase.User
@@ -42,15 +41,14 @@ func TestSync(t *testing.T) {
 	supabase.Insert("customers", map[string]any{"id": "88888888-8888-4888-8888-888888888888", "stripe_customer_id": ""})
 	once := stripeCheckout(t, env["STRIPE_API_BASE"], customer[users[1].ID])
 	stripe.PayCheckout(once)
-	setenv(t, env)
 
 	sync := func(want int, args ...string) string {
 		t.Helper()
-		var stderr bytes.Buffer
-		if code := run(t.Context(), append([]string{"sync"}, args...), io.Discard, &stderr); code != want {
-			t.Errorf("sync %v = %d, %s; want %d", args, code, &stderr, want)
+		code, _, stderr := runProcess(t, env, append([]string{"sync"}, args...)...)
+		if code != want {
+			t.Errorf("sync %v = %d, %s; want %d", args, code, stderr, want)
 		}
-		return stderr.String()
+		return stderr
 	}
 	if got := sync(0); !strings.Contains(got, "4 of 4 customers") {
 		t.Errorf("sync printed %q; want 4 of 4 customers", got)
