@@ -85,7 +85,7 @@ func (w *tab) do(steps ...step) {
 }
 
 // picture is for those who want to see the pages, from their top to their end:
-// SCREENSHOTS=/tmp/pages.
+// SCREENSHOTS=. for this folder.
 func (w *tab) picture(name string) { w.t.Helper(); w.keep(name, chromedp.FullScreenshot(100)) }
 
 func (w *tab) keep(name string, shot chromedp.Action[[]byte]) {

@@ -31,14 +31,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startProcess runs the program as a process of its own.
-func startProcess(t *testing.T, env map[string]string) (url string, process *child.Process) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
+// programCommand is the program, to be run as a process of its own.
+func programCommand(t *testing.T, env map[string]string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), beTheProgram+"=1")
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
+	return cmd
+}
+
+// startProcess runs the program as a process of its own.
+func startProcess(t *testing.T, env map[string]string) (url string, process *child.Process) {
+	t.Helper()
+	cmd := programCommand(t, env)
 	process, err := child.Start(cmd, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -50,11 +56,7 @@ func startProcess(t *testing.T, env map[string]string) (url string, process *chi
 // runProcess runs the program with a command as a process of its own, to its end.
 func runProcess(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), beTheProgram+"=1")
-	for name, value := range env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd := programCommand(t, env, args...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); cmd.ProcessState == nil {
