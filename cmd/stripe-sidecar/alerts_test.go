@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,15 +86,7 @@ func TestAlertsAndDashboard(t *testing.T) {
 	w.post(t, "create-portal", `{"returnUrl":"https://a.example"}`, w.bearer()...)
 	w.deliver(t, `{"type":"invoice.paid","livemode":false,"data":{"object":{}}}`)
 	until(t, func() string { return metric(t, w.url, "stripe_sidecar_customers_left") }, "0")
-	resp, err := http.Get(w.url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	metrics, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	metrics := []byte(get(t, w.url+"/metrics"))
 	for _, eventType := range billing.HandledEvents() {
 		for _, outcome := range []string{"stored", "failed"} {
 			if line := fmt.Sprintf("stripe_sidecar_events_total{outcome=%q,type=%q} ", outcome, eventType); !bytes.Contains(metrics, []byte(line)) {

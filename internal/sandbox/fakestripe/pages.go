@@ -24,8 +24,8 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{"merchant": fu
 func (s *Account) handlePages() {
 	s.mux.HandleFunc("GET /c/pay/{session}", s.showCheckout)
 	s.mux.HandleFunc("POST /c/pay/{session}", s.postCheckout)
-	s.mux.HandleFunc("GET /p/session/{session}", s.showPortal)
-	s.mux.HandleFunc("POST /p/session/{session}", s.postPortal)
+	s.mux.HandleFunc("GET /p/session/{session}", s.portal(s.showPortal))
+	s.mux.HandleFunc("POST /p/session/{session}", s.portal(s.postPortal))
 	s.mux.HandleFunc("GET /receipts/{id}", s.showReceipt)
 }
 

@@ -21,14 +21,21 @@ const (
 	actionResume = "Resume subscription"
 )
 
-func (s *Account) showPortal(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	session := s.portals.byID[r.PathValue("session")]
-	if session == nil {
-		notFound(w)
-		return
+// portal is a page of the billing portal, of the session that its address names.
+func (s *Account) portal(page func(w http.ResponseWriter, r *http.Request, session *PortalSession)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		session := s.portals.byID[r.PathValue("session")]
+		if session == nil {
+			notFound(w)
+			return
+		}
+		page(w, r, session)
 	}
+}
+
+func (s *Account) showPortal(w http.ResponseWriter, r *http.Request, session *PortalSession) {
 	if flow := s.flowPage(session, r.URL.Query()); flow != nil {
 		render(w, http.StatusOK, "flow.html", flow)
 		return
@@ -63,14 +70,7 @@ func (u *subscription) state() (text, action string) {
 	return "Renews on " + date(u.CurrentPeriodEnd), actionCancel
 }
 
-func (s *Account) postPortal(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	session := s.portals.byID[r.PathValue("session")]
-	if session == nil {
-		notFound(w)
-		return
-	}
+func (s *Account) postPortal(w http.ResponseWriter, r *http.Request, session *PortalSession) {
 	if flow := s.flowPage(session, r.URL.Query()); flow != nil {
 		if s.finishFlow(w, r, session.Customer, flow) {
 			http.Redirect(w, r, flow.BackURL, http.StatusSeeOther)
